@@ -1,0 +1,44 @@
+/*
+ * Pageable memory to and from the device: staged through one pre-faulted region cut into chunks, so that the client's
+ * copy of one chunk runs while the worker copies the last. Blocks for credit and for free chunks, never for more.
+ *
+ * Ownership: a chunk is busy until the command that uses it is complete (its sequence number).
+ * Threads: a stage has a lock; transfers of several threads interleave whole, not by chunk.
+ */
+#ifndef GPUD_BULK_H
+#define GPUD_BULK_H
+
+#include <stdint.h>
+
+#include "connection.h"
+
+/* cffi: begin */
+#define GPUD_STAGE_CHUNKS 16          /* recommended: enough to keep both sides copying, */
+#define GPUD_STAGE_CHUNK_SIZE 262144  /* and small enough that the chunks stay in the shared cache */
+#define GPUD_STAGE_MAX_CHUNKS 65536
+#define GPUD_BULK_INLINE 2048 /* puts up to this size travel in the command itself */
+
+typedef struct gpud_stage gpud_stage;
+
+/* Creates the region `number` of chunks * chunk_size bytes, pre-faulted. 0 or -errno as gpud_region_create. */
+int gpud_stage_create(gpud_connection *c, uint32_t number, uint32_t chunks, uint64_t chunk_size, uint64_t deadline,
+                      gpud_stage **stage);
+void gpud_stage_free(gpud_stage *stage);
+
+/*
+ * source[size] -> device `address`, as COPY_IN commands on `stream`. Returns when the source may be reused: the last chunks
+ * may still be on their way. The sequence number of the last command (> 0; size 0: the last posted), or -errno as post and wait
+ * (-EIO: the session has faulted).
+ */
+int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
+                      uint64_t deadline);
+/* Device `address` -> destination[size], as COPY_OUT commands on `stream`; returns when the bytes are there. As above. */
+int64_t gpud_bulk_get(gpud_stage *stage, void *destination, uint64_t address, uint64_t size, uint32_t stream,
+                      uint64_t deadline);
+/* Copies with the routine that suits the size (libc, rep movsb, non-temporal stores), chosen once at start. */
+void gpud_copy(void *destination, const void *source, uint64_t size);
+/* The same towards memory that the other side reads next (stays in the shared cache): for staging. */
+void gpud_copy_cached(void *destination, const void *source, uint64_t size);
+/* cffi: end */
+
+#endif

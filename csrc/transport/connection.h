@@ -1,0 +1,109 @@
+/*
+ * A connection is an endpoint with the protocol's order on it: sequence numbers, credits, deadlines, checked messages,
+ * one fault funnel. Both sides use it; neither knows what the commands mean.
+ *
+ * Threads: post and receive each take a lock of their own, so any thread may call either. Nothing is held while waiting.
+ */
+#ifndef GPUD_CONNECTION_H
+#define GPUD_CONNECTION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "endpoint.h"
+
+/* cffi: begin */
+typedef struct gpud_connection gpud_connection;
+
+typedef struct gpud_connection_stats {
+  uint64_t messages_sent;
+  uint64_t messages_received;
+  uint64_t bytes_copied_in;  /* client: into staging; worker: from regions to the device */
+  uint64_t bytes_copied_out;
+  uint64_t credit_waits;     /* posts that found the ring full */
+} gpud_connection_stats;
+
+/* Takes the endpoint. `client`: 1 on the side that sends commands. NULL when there is no memory. */
+gpud_connection *gpud_connection_new(gpud_endpoint *ep, int client);
+
+/*
+ * Posts one message: head fields here, `body` after it. Does not wait for the peer unless the ring is full; then until
+ * `deadline`. The sequence number of the message (> 0), or -ETIMEDOUT, -EPIPE, -EPROTO, -EMSGSIZE, -ESHUTDOWN (closed here).
+ */
+int64_t gpud_connection_post(gpud_connection *c, uint8_t op, uint32_t stream, const void *body, uint32_t size,
+                             uint64_t deadline);
+/*
+ * The next message, checked (gpud_message_check) and its sequence verified, into message[GPUD_MAX_MESSAGE]; its slots are
+ * free again on return. Its size, -ETIMEDOUT, -EPIPE, -EPROTO. `deadline` 0: do not wait, -EAGAIN when there is none.
+ * Messages sent before the peer died are still delivered.
+ */
+int gpud_connection_receive(gpud_connection *c, void *message, uint64_t deadline);
+/* The sequence number of the last message posted / received. */
+uint64_t gpud_connection_posted(const gpud_connection *c);
+uint64_t gpud_connection_received(const gpud_connection *c);
+
+/* Client: waits until `sequence` is complete. 0, -ETIMEDOUT, -EPIPE; -EIO as soon as a fault was published (a FAULT message is there to receive);
+ * -EPROTO: the worker says it completed what was never posted. `deadline` 0: do not wait. */
+int gpud_connection_wait(gpud_connection *c, uint64_t sequence, uint64_t deadline);
+/* Client: last completed sequence number. */
+uint64_t gpud_connection_completed(gpud_connection *c);
+/* Worker: see gpud_endpoint_ops.publish. */
+void gpud_connection_publish(gpud_connection *c, uint64_t sequence, int faulted);
+
+/* Whether the peer's end is still open: 1 or 0. */
+int gpud_connection_alive(gpud_connection *c);
+/* Ends every wait on this side with -EPIPE. Any thread. */
+void gpud_connection_interrupt(gpud_connection *c);
+/* In a forked child: closes this process's copy of the socket and refuses every later call with -ESHUTDOWN; tells the peer nothing. */
+void gpud_connection_forget(gpud_connection *c);
+void gpud_connection_get_stats(gpud_connection *c, gpud_connection_stats *stats);
+const char *gpud_connection_transport(const gpud_connection *c);
+
+/* Measuring a link, with the same post and receive that everything else uses. */
+/*
+ * Sends every DATA message back to its sender, and adds and drops regions as asked, until the client says CLOSE (0),
+ * the peer is gone (-EPIPE), it breaks the protocol or sends anything else (-EPROTO), or `deadline` (-ETIMEDOUT).
+ */
+int gpud_connection_echo(gpud_connection *c, uint64_t deadline);
+/*
+ * `rounds` round trips of a DATA message of `size` bytes, head included, against gpud_connection_echo; the time of each
+ * in nanoseconds[rounds]. Each has ten seconds. 0 or -errno as post and receive; -EPROTO: another message came back.
+ */
+int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds, uint64_t *nanoseconds);
+
+/* Closes the endpoint, frees the connection. Nothing may be waiting on it. */
+void gpud_connection_free(gpud_connection *c);
+
+/* Memory regions: client side. */
+typedef struct gpud_region gpud_region;
+/*
+ * Memory that both sides reach: `size` bytes (rounded up to the page), zeroed, announced to the peer by REGION_ADD.
+ * `number`: the caller's id for it; `address`: where in the worker's window, or 0. 0 or -errno, as post.
+ */
+int gpud_region_create(gpud_connection *c, uint32_t number, uint64_t size, uint32_t access, uint64_t address,
+                       int prefault, uint64_t deadline, gpud_region **region);
+void *gpud_region_pointer(const gpud_region *region);
+uint64_t gpud_region_size(const gpud_region *region);
+/* Posts REGION_DROP (unless the connection is gone). The memory stays mapped here until gpud_region_free. */
+int gpud_region_drop(gpud_connection *c, gpud_region *region, uint64_t deadline);
+void gpud_region_free(gpud_region *region);
+
+/* Memory regions: worker side, on REGION_ADD and REGION_DROP; and one-sided access to them. -errno as endpoint.h says. */
+int gpud_connection_region_add(gpud_connection *c, const void *message, uint64_t deadline);
+int gpud_connection_region_drop(gpud_connection *c, const void *message);
+int gpud_connection_rma_read(gpud_connection *c, uint32_t region, uint64_t offset, void *destination, uint64_t size);
+int gpud_connection_rma_write(gpud_connection *c, uint32_t region, uint64_t offset, const void *source, uint64_t size);
+/* cffi: end */
+
+/* As gpud_connection_post, the body being `head` and then `body`: for bodies that do not lie in one piece. */
+int64_t gpud_connection_post_parts(gpud_connection *c, uint8_t op, uint32_t stream, const void *head,
+                                   uint32_t head_size, const void *body, uint32_t body_size, uint64_t deadline);
+/* region.c: sends the descriptor and posts the REGION_ADD that announces it, as one step. */
+int gpud_connection_announce(gpud_connection *c, int fd, const gpud_msg_region_add *add, uint64_t deadline);
+/* Adds to the statistics what was copied to and from regions outside rma_read and rma_write. */
+void gpud_connection_count_copied(gpud_connection *c, uint64_t in, uint64_t out);
+gpud_endpoint *gpud_connection_endpoint(gpud_connection *c);
+/* The socket whose hang-up tells that the peer died, for poll(2) only; it stays the endpoint's. -1 where there is none (loop). */
+int gpud_connection_socket(const gpud_connection *c);
+
+#endif

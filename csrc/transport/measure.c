@@ -1,0 +1,76 @@
+#include <errno.h>
+#include <string.h>
+
+#include "connection.h"
+#include "wait.h"
+
+#define ROUND_NS 10000000000ull /* how long a round may take */
+#define ROUNDS_PER_DEADLINE 1024
+#define HEAD_SIZE ((uint32_t)sizeof(gpud_message_head))
+
+/* A clock that costs nothing beside a round trip; scaled afterwards by gpud_now's. */
+static inline uint64_t ticks(void)
+{
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#else
+  return gpud_now();
+#endif
+}
+
+int gpud_connection_echo(gpud_connection *c, uint64_t deadline)
+{
+  _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
+  for (;;) {
+    int size = gpud_connection_receive(c, message, deadline);
+    if (size < 0)
+      return size;
+    const gpud_message_head *head = (const gpud_message_head *)(const void *)message;
+    int64_t rc;
+    switch (head->op) {
+    case GPUD_OP_DATA:
+      rc = gpud_connection_post(c, GPUD_OP_DATA, head->stream, message + HEAD_SIZE, (uint32_t)size - HEAD_SIZE,
+                                deadline);
+      break;
+    case GPUD_OP_REGION_ADD:
+      rc = gpud_connection_region_add(c, message, deadline);
+      break;
+    case GPUD_OP_REGION_DROP:
+      rc = gpud_connection_region_drop(c, message);
+      break;
+    case GPUD_OP_CLOSE:
+      return 0;
+    default:
+      return -EPROTO;
+    }
+    if (rc < 0)
+      return (int)rc;
+  }
+}
+
+int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds, uint64_t *nanoseconds)
+{
+  _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE] = {0};
+  char body[GPUD_MAX_MESSAGE] = {0};
+  if (size < HEAD_SIZE || size > GPUD_MAX_MESSAGE)
+    return -EMSGSIZE;
+  uint64_t start = gpud_now();
+  uint64_t start_ticks = ticks();
+  uint64_t deadline = 0;
+  for (uint32_t i = 0; i < rounds; i++) {
+    if (i % ROUNDS_PER_DEADLINE == 0)
+      deadline = gpud_now() + ROUND_NS;
+    uint64_t begin = ticks();
+    int64_t posted = gpud_connection_post(c, GPUD_OP_DATA, 0, body, size - HEAD_SIZE, deadline);
+    int got = posted < 0 ? (int)posted : gpud_connection_receive(c, message, deadline);
+    nanoseconds[i] = ticks() - begin;
+    if (got < 0)
+      return got;
+    if ((uint32_t)got != size)
+      return -EPROTO;
+  }
+  double scale = (double)(gpud_now() - start) / (double)(ticks() - start_ticks);
+  for (uint32_t i = 0; i < rounds; i++)
+    nanoseconds[i] = (uint64_t)((double)nanoseconds[i] * scale);
+  return 0;
+}

@@ -1,0 +1,39 @@
+"""The shm endpoint between processes: handshake, death of either side, fork; each under Address and UB sanitizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sanitized
+
+SCENARIOS = [
+    "messages_and_memory_reach_the_other_process",
+    "a_killed_client_is_noticed_although_its_child_holds_the_socket",
+    "a_killed_worker_is_noticed_in_every_wait",
+    "a_forked_child_forgets_and_its_parent_goes_on",
+    "what_welcome_says_is_checked",
+]
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sanitized.build("shm_processes", "address", sanitized.TRANSPORT, tmp_path_factory.mktemp("shm"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_scenario(processes: Path, scenario: str) -> None:
+    sanitized.run(processes, scenario)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sanitized.build("hostile_peer", "address", sanitized.TRANSPORT, tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.mark.parametrize("honest", ["client", "worker"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_peer_that_scribbles_over_the_shared_memory_causes_errors_and_nothing_else(
+    hostile: Path, honest: str, seed: int
+) -> None:
+    sanitized.run(hostile, honest, "10000", str(seed))

@@ -1,0 +1,165 @@
+"""The bootstrap socket on the server's side: binding it, knowing the peer, HELLO and REFUSED.
+
+What a daemon needs to judge a client before a connection is made of its socket (`accept_on`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket as sockets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from transport._transport import ffi, lib
+from transport.address import Address
+from transport.connection import Connection
+from transport.constants import MAX_FRAME, STATUS_VERSION, VERSION
+from transport.deadline import deadline_ns
+from transport.errors import ProtocolError, Refused, check
+from transport.frames import (
+    Hello,
+    RefusedFrame,
+    Welcome,
+    decode_hello,
+    encode_refused,
+    pack_hello,
+    pack_welcome,
+    unpack_welcome,
+)
+from transport.layout import text_bytes
+
+__all__ = ["Peer", "accept_on", "bind", "check_version", "peer_of", "receive_hello", "refuse", "unbind"]
+
+
+class Peer(NamedTuple):
+    """Who is at the other end, by the kernel's word."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(socket: sockets.socket) -> Peer:
+    peer = ffi.new("gpud_peer *")
+    check(lib.gpud_bootstrap_peer(socket.fileno(), peer), "peer credentials")
+    return Peer(peer.pid, peer.uid, peer.gid)
+
+
+def receive_hello(socket: sockets.socket, timeout: float) -> Hello:
+    """The client's HELLO. DeadlineExceeded, PeerGone, ProtocolError; a descriptor sent along is closed."""
+    frame = ffi.new("unsigned char[]", MAX_FRAME)
+    descriptor = ffi.new("int *", -1)
+    rc = lib.gpud_bootstrap_receive(socket.fileno(), frame, descriptor, deadline_ns(timeout))
+    if descriptor[0] >= 0:
+        os.close(descriptor[0])
+        raise ProtocolError("HELLO came with a descriptor")
+    return decode_hello(bytes(ffi.buffer(frame, check(rc, "HELLO"))))
+
+
+def check_version(hello: Hello) -> None:
+    """Refused where client and server have no version in common."""
+    if not hello.version_min <= VERSION <= hello.version_max:
+        spoken = f"{hello.version_min} to {hello.version_max}"
+        newer, older = ("server", "client") if hello.version_max < VERSION else ("client", "server")
+        raise Refused(
+            STATUS_VERSION,
+            f"this server speaks wire version {VERSION}, the client {spoken}: "
+            f"the {older} is the older one; install the gpudisagg of the {newer} there too",
+        )
+
+
+def refuse(socket: sockets.socket, status: int, reason: str, retry_ms: int = 0, timeout: float = 1.0) -> None:
+    """Says no, with the reason, as far as the client still listens; does not close the socket."""
+    frame = encode_refused(RefusedFrame(status, retry_ms, reason))
+    lib.gpud_bootstrap_send(socket.fileno(), frame, len(frame), -1, deadline_ns(timeout))
+
+
+def accept_on(socket: sockets.socket, hello: Hello, welcome: Welcome, timeout: float = 5.0) -> Connection:
+    """Makes the worker's end of a connection of a socket whose HELLO was received and accepted.
+
+    `welcome`: what is granted; its version, features and ring sizes are filled in (0 slots: the defaults).
+    Takes the socket.
+    """
+    wanted = ffi.new("gpud_hello *")
+    ffi.buffer(wanted)[:] = pack_hello(hello)
+    granted = ffi.new("gpud_welcome *")
+    ffi.buffer(granted)[:] = pack_welcome(welcome)
+    endpoint = ffi.new("gpud_endpoint **")
+    name = text_bytes(welcome.name)
+    check(
+        lib.gpud_endpoint_shm_accept(socket.fileno(), wanted, granted, name, deadline_ns(timeout), endpoint),
+        "WELCOME",
+    )
+    socket.detach()  # the endpoint's from here on
+    connection = Connection(endpoint[0], client=False)
+    connection.hello = hello
+    connection.welcome = unpack_welcome(bytes(ffi.buffer(granted)), welcome.name)
+    return connection
+
+
+def bind(address: Address, mode: int = 0o600, backlog: int = 64) -> sockets.socket:
+    """A listening socket. A stale socket file is replaced; a live one, and any other file, refused with
+    OSError.
+
+    `mode`: who may connect, as file permissions.
+    """
+    path = Path(address.path)
+    listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_CLOEXEC)
+    try:
+        os.fchmod(listener.fileno(), mode)  # before bind: the file never has other permissions
+        with _only_one(path.parent):
+            _clear(path)
+            listener.bind(str(path))
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def unbind(listener: sockets.socket, address: Address, inode: int) -> None:
+    """Closes the listener and removes its file, unless another server's stands there by now (`inode`: of
+    ours).
+    """
+    path = Path(address.path)
+    with contextlib.suppress(OSError), _only_one(path.parent):
+        if path.stat().st_ino == inode:
+            path.unlink()
+    listener.close()
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two servers that start at once must not each remove the other's new socket as stale."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _clear(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, f"{path} is there and no socket: remove it, or listen elsewhere")
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()  # whoever listened there is gone
+            return
+        except OSError as error:
+            raise OSError(
+                errno.EADDRINUSE, f"{path} may be a live server's ({error}): remove it if not"
+            ) from error
+    raise OSError(errno.EADDRINUSE, f"a server is listening on {path}: stop it, or listen elsewhere")

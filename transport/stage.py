@@ -1,0 +1,125 @@
+"""Pageable memory to and from the device, through one pooled region (csrc/transport/bulk.h)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transport._transport import ffi, lib
+from transport.deadline import deadline_ns, sliced
+from transport.errors import Closed, DeadlineExceeded, check
+
+if TYPE_CHECKING:
+    from transport.connection import Connection
+
+__all__ = ["Stage"]
+
+# A transfer is cut into pieces, each tried for so long: between them a signal's handler (Ctrl-C) runs. A
+# piece that ran out of
+# time is repeated: the same bytes to the same place.
+_PIECE = 256 << 20
+_PIECE_TIMEOUT = 1.0
+
+
+class Stage:
+    """`chunks` buffers of `chunk_size` bytes each; several threads may use it, their transfers go one after
+    another.
+    """
+
+    def __init__(self, connection: Connection, number: int | None, chunks: int, chunk_size: int) -> None:
+        """`number`: of its region, None for a free one."""
+        self.number = connection.take_number(number)
+        self._connection: Connection | None = connection
+        out = ffi.new("gpud_stage **")
+        pointer = connection.pointer
+        rc = sliced(
+            lambda end: int(lib.gpud_stage_create(pointer, self.number, chunks, chunk_size, end, out)),
+            connection.timeout,
+        )
+        if rc < 0:
+            connection.return_number(self.number)
+            check(rc, f"stage of {chunks} × {chunk_size} bytes")
+        # Its destructor may use the connection, which so lives as long as the stage.
+        self._stage: Any = ffi.gc(out[0], lambda stage, _connection=pointer: lib.gpud_stage_free(stage))
+        connection.adopt(self)
+
+    def put(
+        self, address: int, source: npt.NDArray[Any], stream: int = 0, timeout: float | None = None
+    ) -> int:
+        """`source` (C-contiguous) to device `address`; the sequence number of its last command.
+
+        Returns when `source` may be reused; the bytes may still be on their way. DeadlineExceeded,
+        SessionFaulted.
+        """
+        data = ffi.from_buffer(_bytes(source))
+        stage = self._live("put")
+        call = lib.gpud_bulk_put
+        return self._pieces(
+            lambda at, size, end: int(call(stage, address + at, data + at, size, stream, end)),
+            source.nbytes,
+            timeout,
+            "put",
+        )
+
+    def get(
+        self, destination: npt.NDArray[Any], address: int, stream: int = 0, timeout: float | None = None
+    ) -> int:
+        """Device `address` to `destination` (C-contiguous, writable), there on return. Errors as put()."""
+        if not destination.flags.writeable:
+            raise ValueError("the destination is read-only: give an array of your own (numpy.empty_like)")
+        data = ffi.from_buffer(_bytes(destination), require_writable=True)
+        stage = self._live("get")
+        call = lib.gpud_bulk_get
+        return self._pieces(
+            lambda at, size, end: int(call(stage, data + at, address + at, size, stream, end)),
+            destination.nbytes,
+            timeout,
+            "get",
+        )
+
+    def _pieces(
+        self, move: Callable[[int, int, int], int], size: int, timeout: float | None, what: str
+    ) -> int:
+        connection = self._connection
+        if connection is None:
+            raise Closed(f"{what}: the connection of this stage is closed")
+        seconds = connection.timeout if timeout is None else timeout
+        end = deadline_ns(seconds)
+        sequence = 0
+        at = 0
+        while True:
+            piece = min(_PIECE, size - at)
+            deadline = min(end, deadline_ns(_PIECE_TIMEOUT))
+            rc = move(at, piece, deadline)
+            if rc == -errno.ETIMEDOUT and deadline < end:
+                # The worker is busy with what came before; wait for that, then repeat the piece.
+                connection.wait(connection.posted, (end - deadline_ns(0)) / 1e9)
+                continue
+            if rc == -errno.ETIMEDOUT:
+                raise DeadlineExceeded(f"{what} of {size} bytes: {at} were through after {seconds:g} s")
+            sequence = check(rc, f"{what} of {size} bytes")
+            at += piece
+            if at >= size:
+                return sequence
+
+    def _live(self, what: str) -> Any:
+        if self._stage is None:
+            raise Closed(f"{what}: the connection of this stage is closed")
+        return self._stage
+
+    def close(self) -> None:
+        """Gives its memory back. Twice is fine."""
+        connection, self._connection = self._connection, None
+        self._stage = None
+        if connection is not None:
+            connection.return_number(self.number)
+
+
+def _bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if not array.flags.c_contiguous:
+        raise ValueError("only C-contiguous arrays can be staged: copy it first (numpy.ascontiguousarray)")
+    return array.reshape(-1).view(np.uint8)
