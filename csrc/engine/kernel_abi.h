@@ -1,0 +1,45 @@
+/*
+ * What compiled code and the engine agree on: the only contract between the PTX compiler
+ * (gpudisagg/device/cpu, which emits code that reads these fields by offset) and the cpu device
+ * (device_cpu.c, which fills them in). Change one side and the static asserts below stop the other.
+ *
+ * A kernel is compiled to one function that runs a contiguous range of blocks on the calling thread.
+ * The pool gives every thread a context of its own, so nothing here is shared between threads except
+ * what the pointers lead to. Device pointers are host addresses.
+ */
+#ifndef GPUD_KERNEL_ABI_H
+#define GPUD_KERNEL_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GPUD_MAX_BLOCK_THREADS 1024u
+
+typedef struct gpud_kernel_context {
+  uint32_t grid[3];          /*  0: %nctaid, blocks in the grid */
+  uint32_t block[3];         /* 12: %ntid, threads in a block */
+  uint32_t dynamic_shared;   /* 24: %dynamic_smem_size, bytes */
+  uint32_t thread_slot;      /* 28: %smid, index of the pool thread running this range */
+  uint32_t thread_count;     /* 32: %nsmid, threads in the pool */
+  uint32_t grid_id;          /* 36: %gridid, low bits of the launch's sequence number */
+  void *shared;              /* 40: this thread's shared memory: static part, then (16-aligned) dynamic part */
+  void *scratch;             /* 48: this thread's working memory, 64-aligned; see kernel.scratch_* */
+  uint32_t current_block[3]; /* 56: %ctaid, written by compiled code before each block, read when it faults */
+  uint32_t current_thread;   /* 68: linear thread index last resumed, ~0u where the code does not track it */
+  uint64_t reserved[7];      /* 72 */
+} gpud_kernel_context;
+
+_Static_assert(offsetof(gpud_kernel_context, shared) == 40, "compiled code reads shared at 40");
+_Static_assert(offsetof(gpud_kernel_context, scratch) == 48, "compiled code reads scratch at 48");
+_Static_assert(offsetof(gpud_kernel_context, current_block) == 56, "compiled code writes ctaid at 56");
+_Static_assert(sizeof(gpud_kernel_context) == 128, "two cache lines");
+
+/*
+ * Runs blocks [first_block, first_block + block_count) in linear order (x fastest). `params` is the packed
+ * parameter buffer, laid out as the PTX .param space of the entry, 16-aligned, readable only.
+ * Returns nothing: a fault is a signal (SIGSEGV/SIGBUS for a wild access, SIGILL for trap, SIGFPE), caught by the device.
+ */
+typedef void (*gpud_kernel_function)(const void *params, gpud_kernel_context *context, uint64_t first_block,
+                                     uint64_t block_count);
+
+#endif

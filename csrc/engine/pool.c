@@ -1,0 +1,391 @@
+#include "pool.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fault.h"
+#include "order.h"
+#include "wait.h"
+
+/*
+ * Two words coordinate a job, each changed by read-modify-write only, whose single order makes further fences needless:
+ *   state     bit 63: a job is open; low half: helpers inside. A helper adds itself, and works only if the job was still open then. The
+ *             caller closes the job, then waits for the last to leave; until then the job's fields stand still.
+ *   sleepers  a helper adds itself, then looks at `generation` once more before it sleeps on it. The caller changes the generation first
+ *             and reads the sleepers after: one of the two sees the other.
+ */
+#define JOB_OPEN (1ull << 63)
+#define INSIDE(state) ((uint32_t)(state))
+#define LARGE_LAUNCH 16384u /* threads: handed out at once; of a smaller launch, one block is timed first */
+#define SHARE_NS 30000ull   /* work left that is worth waking helpers for */
+#define SPIN_NS 20000ull    /* a helper's, between the launches of a burst */
+#define RUNS_PER_THREAD 16u /* even loads against the cost of a shared counter */
+#define RUN_NS 1000000ull   /* about how long a thread is away with the blocks it took */
+#define MAX_SCRATCH (1ull << 30)
+
+typedef struct gpud_pool_thread {
+  _Alignas(64) gpud_kernel_context context;
+  gpud_fault_net net;
+  gpud_pool *pool;
+  void *shared;
+  void *scratch;
+  uint64_t scratch_size;
+  pthread_t handle;
+  bool started;
+} gpud_pool_thread;
+
+struct gpud_pool {
+  _Alignas(64) uint64_t state;
+  _Alignas(64) uint64_t next; /* first block nobody has */
+  _Alignas(64) uint32_t generation;
+  uint32_t waiting; /* the caller sleeps until the last helper leaves */
+  uint64_t sleepers;
+  uint32_t halted;      /* of this job: a block faulted */
+  uint32_t interrupted; /* until scrubbed */
+  uint32_t closing;
+  /* The job: written by the caller while no job is open and nobody inside. */
+  _Alignas(64) gpud_pool_job job;
+  uint64_t blocks;
+  uint64_t run;     /* blocks taken at a time */
+  bool shared;      /* `next` is a counter that several may draw from */
+  uint32_t faulted; /* whoever exchanges it first reports */
+  gpud_fault_info fault;
+  /* Constant. */
+  uint32_t count;
+  uint32_t max_shared;
+  gpud_pool_thread *threads; /* threads[0]: the caller */
+};
+
+static void futex_wait(uint32_t *word, uint32_t value)
+{
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake(uint32_t *word, uint32_t count)
+{
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+static bool stopped(const gpud_pool *pool)
+{
+  return gpud_load_relaxed_u32(&pool->halted) || gpud_load_relaxed_u32(&pool->interrupted);
+}
+
+/* Under the net: runs blocks until none are left. Keeps its state in the pool, where a fault cannot lose it. */
+static void run_blocks(void *argument)
+{
+  gpud_pool_thread *thread = argument;
+  gpud_pool *pool = thread->pool;
+  const gpud_pool_job *job = &pool->job;
+  if (!pool->shared) {
+    if (!stopped(pool))
+      job->function(job->params, &thread->context, pool->next, pool->run);
+    return;
+  }
+  /* Short enough for an interrupt to be seen soon, and long enough for the counter and the clock to cost nothing. */
+  uint64_t run = 1;
+  uint64_t begin = gpud_now();
+  while (!stopped(pool)) {
+    uint64_t first = gpud_fetch_add_u64(&pool->next, run);
+    if (first >= pool->blocks)
+      return;
+    uint64_t left = pool->blocks - first;
+    job->function(job->params, &thread->context, first, left < run ? left : run);
+    uint64_t end = gpud_now();
+    if (end - begin < RUN_NS / 2 && run * 2 <= pool->run)
+      run *= 2;
+    else if (end - begin > RUN_NS && run > 1)
+      run /= 2;
+    begin = end;
+  }
+}
+
+static void report(gpud_pool_thread *thread, int rc)
+{
+  gpud_pool *pool = thread->pool;
+  gpud_store_relaxed_u32(&pool->halted, 1);
+  if (gpud_exchange_u32(&pool->faulted, 1))
+    return;
+  gpud_fault_info *fault = &pool->fault;
+  *fault = (gpud_fault_info){.status = GPUD_STATUS_DEVICE_FAULT, .thread = ~0u};
+  if (rc != -EFAULT) {
+    fault->status = GPUD_STATUS_OUT_OF_MEMORY;
+    return;
+  }
+  bool access = thread->net.signal == SIGSEGV || thread->net.signal == SIGBUS;
+  fault->address = access ? thread->net.address : 0;
+  memcpy(fault->block, thread->context.current_block, sizeof fault->block);
+  fault->thread = thread->context.current_thread;
+  gpud_fault_describe(&thread->net, fault->text, sizeof fault->text);
+}
+
+static void work(gpud_pool_thread *thread)
+{
+  const gpud_launch_config *config = &thread->pool->job.config;
+  gpud_kernel_context *context = &thread->context;
+  memcpy(context->grid, config->grid, sizeof context->grid);
+  memcpy(context->block, config->block, sizeof context->block);
+  context->dynamic_shared = config->shared;
+  context->grid_id = (uint32_t)config->sequence;
+  context->scratch = thread->scratch;
+  context->current_thread = ~0u;
+  int rc = gpud_fault_guard(&thread->net, run_blocks, thread);
+  if (rc)
+    report(thread, rc);
+}
+
+static void leave(gpud_pool *pool)
+{
+  uint64_t before = gpud_fetch_add_u64(&pool->state, -1ull);
+  if (before == 1 && gpud_exchange_u32(&pool->waiting, 0))
+    futex_wake(&pool->waiting, 1);
+}
+
+static void await_generation(gpud_pool *pool, uint32_t seen)
+{
+  uint64_t until = gpud_now() + SPIN_NS;
+  bool spins = gpud_spin_ns() > 0;
+  for (uint32_t i = 1; spins; i++) {
+    if (gpud_load_acquire_u32(&pool->generation) != seen)
+      return;
+    gpud_relax();
+    if (i % 16 == 0 && gpud_now() > until)
+      break;
+  }
+  gpud_fetch_add_u64(&pool->sleepers, 1);
+  while (gpud_load_acquire_u32(&pool->generation) == seen)
+    futex_wait(&pool->generation, seen);
+  gpud_fetch_add_u64(&pool->sleepers, -1ull);
+}
+
+static void *helper(void *argument)
+{
+  gpud_pool_thread *thread = argument;
+  gpud_pool *pool = thread->pool;
+  uint32_t seen = 0;
+  for (;;) {
+    await_generation(pool, seen);
+    seen = gpud_load_acquire_u32(&pool->generation);
+    if (gpud_load_acquire_u32(&pool->closing))
+      return NULL;
+    if (gpud_fetch_add_u64(&pool->state, 1) & JOB_OPEN)
+      work(thread);
+    leave(pool);
+  }
+}
+
+/* Only the caller changes the generation. */
+static void next_generation(gpud_pool *pool, uint32_t wanted)
+{
+  gpud_exchange_u32(&pool->generation, gpud_load_relaxed_u32(&pool->generation) + 1);
+  if (gpud_fetch_add_u64(&pool->sleepers, 0))
+    futex_wake(&pool->generation, wanted);
+}
+
+static void close_job(gpud_pool *pool)
+{
+  if (INSIDE(gpud_fetch_add_u64(&pool->state, -JOB_OPEN)) == 0)
+    return;
+  for (uint64_t until = gpud_now() + SPIN_NS; gpud_now() < until; gpud_relax())
+    if (INSIDE(gpud_load_acquire_u64(&pool->state)) == 0)
+      return;
+  for (;;) {
+    gpud_exchange_u32(&pool->waiting, 1);
+    if (INSIDE(gpud_load_acquire_u64(&pool->state)) == 0)
+      break;
+    futex_wait(&pool->waiting, 1);
+  }
+  gpud_store_relaxed_u32(&pool->waiting, 0);
+}
+
+static void free_scratch(gpud_pool_thread *thread)
+{
+  if (thread->scratch)
+    munmap(thread->scratch, thread->scratch_size);
+  thread->scratch = NULL;
+  thread->scratch_size = 0;
+}
+
+/* Pages come when they are touched: a thread that gets no blocks costs nothing. */
+static int grow_scratch(gpud_pool *pool, uint64_t size)
+{
+  if (size > MAX_SCRATCH)
+    return -ENOMEM;
+  size = (size + 0xffff) & ~0xffffull;
+  for (uint32_t i = 0; i < pool->count; i++) {
+    gpud_pool_thread *thread = &pool->threads[i];
+    if (thread->scratch_size >= size)
+      continue;
+    free_scratch(thread);
+    void *scratch = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (scratch == MAP_FAILED)
+      return -ENOMEM;
+    thread->scratch = scratch;
+    thread->scratch_size = size;
+  }
+  return 0;
+}
+
+/* Runs blocks [first, blocks) in runs, with the helpers' help where there are any. */
+static void run_shared(gpud_pool *pool, uint64_t first)
+{
+  uint64_t left = pool->blocks - first;
+  uint64_t run = left / (pool->count * RUNS_PER_THREAD);
+  pool->run = run ? run : 1;
+  pool->next = first;
+  pool->shared = true;
+  uint64_t wanted = left / pool->run;
+  if (pool->count == 1 || wanted < 2) {
+    work(&pool->threads[0]);
+    return;
+  }
+  gpud_fetch_add_u64(&pool->state, JOB_OPEN);
+  next_generation(pool, wanted < pool->count ? (uint32_t)wanted - 1 : pool->count - 1);
+  work(&pool->threads[0]);
+  close_job(pool);
+}
+
+static void run_alone(gpud_pool *pool, uint64_t first, uint64_t count)
+{
+  pool->next = first;
+  pool->run = count;
+  pool->shared = false;
+  work(&pool->threads[0]);
+}
+
+/* Little work, by the number of threads; but a thread may do anything, so the first block tells. */
+static void run_small(gpud_pool *pool)
+{
+  if (pool->blocks == 1) {
+    run_alone(pool, 0, pool->blocks);
+    return;
+  }
+  uint64_t begin = gpud_now();
+  run_alone(pool, 0, 1);
+  uint64_t elapsed = gpud_now() - begin;
+  if (pool->faulted)
+    return;
+  if (elapsed * (pool->blocks - 1) > SHARE_NS)
+    run_shared(pool, 1);
+  else
+    run_alone(pool, 1, pool->blocks - 1);
+}
+
+int gpud_pool_run(gpud_pool *pool, const gpud_pool_job *job, gpud_fault_info *fault)
+{
+  if (job->scratch > pool->threads[0].scratch_size) {
+    int rc = grow_scratch(pool, job->scratch);
+    if (rc)
+      return rc;
+  }
+  const uint32_t *grid = job->config.grid;
+  const uint32_t *block = job->config.block;
+  pool->job = *job;
+  pool->blocks = (uint64_t)grid[0] * grid[1] * grid[2];
+  pool->halted = 0;
+  pool->faulted = 0;
+  uint64_t block_threads = (uint64_t)block[0] * block[1] * block[2];
+  /* The product of both may not fit 64 bits, but then there are many blocks. */
+  if (pool->blocks < LARGE_LAUNCH && pool->blocks * block_threads < LARGE_LAUNCH)
+    run_small(pool);
+  else
+    run_shared(pool, 0);
+  if (pool->faulted) {
+    *fault = pool->fault;
+    return fault->status == GPUD_STATUS_OUT_OF_MEMORY ? -ENOMEM : -EFAULT;
+  }
+  return gpud_load_relaxed_u32(&pool->interrupted) ? -EINTR : 0;
+}
+
+void gpud_pool_interrupt(gpud_pool *pool) { gpud_store_relaxed_u32(&pool->interrupted, 1); }
+
+void gpud_pool_scrub(gpud_pool *pool)
+{
+  for (uint32_t i = 0; i < pool->count; i++) {
+    memset(pool->threads[i].shared, 0, pool->max_shared);
+    free_scratch(&pool->threads[i]);
+  }
+  gpud_store_relaxed_u32(&pool->interrupted, 0);
+}
+
+uint32_t gpud_pool_threads(const gpud_pool *pool) { return pool->count; }
+
+/* The pool's threads take no signals meant for the process. */
+static int start_helpers(gpud_pool *pool)
+{
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  sigdelset(&all, SIGSEGV);
+  sigdelset(&all, SIGBUS);
+  sigdelset(&all, SIGILL);
+  sigdelset(&all, SIGFPE);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int rc = 0;
+  for (uint32_t i = 1; i < pool->count && rc == 0; i++) {
+    rc = -pthread_create(&pool->threads[i].handle, NULL, helper, &pool->threads[i]);
+    pool->threads[i].started = rc == 0;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return rc;
+}
+
+int gpud_pool_new(uint32_t threads, uint32_t max_shared, gpud_pool **out)
+{
+  gpud_pool *pool = aligned_alloc(64, sizeof *pool);
+  if (!pool)
+    return -ENOMEM;
+  memset(pool, 0, sizeof *pool);
+  pool->count = threads;
+  pool->max_shared = max_shared;
+  pool->threads = aligned_alloc(64, threads * sizeof *pool->threads);
+  if (!pool->threads) {
+    free(pool);
+    return -ENOMEM;
+  }
+  memset(pool->threads, 0, threads * sizeof *pool->threads);
+  int rc = 0;
+  for (uint32_t i = 0; i < threads && rc == 0; i++) {
+    gpud_pool_thread *thread = &pool->threads[i];
+    thread->pool = pool;
+    thread->shared = aligned_alloc(64, (max_shared + 63u) & ~63u);
+    if (!thread->shared) {
+      rc = -ENOMEM;
+      break;
+    }
+    memset(thread->shared, 0, max_shared);
+    thread->context.shared = thread->shared;
+    thread->context.thread_slot = i;
+    thread->context.thread_count = threads;
+  }
+  if (rc == 0)
+    rc = start_helpers(pool);
+  if (rc) {
+    gpud_pool_free(pool);
+    return rc;
+  }
+  *out = pool;
+  return 0;
+}
+
+void gpud_pool_free(gpud_pool *pool)
+{
+  gpud_store_release_u32(&pool->closing, 1);
+  next_generation(pool, pool->count);
+  for (uint32_t i = 0; i < pool->count; i++) {
+    if (pool->threads[i].started)
+      pthread_join(pool->threads[i].handle, NULL);
+    free_scratch(&pool->threads[i]);
+    free(pool->threads[i].shared);
+  }
+  free(pool->threads);
+  free(pool);
+}

@@ -1,0 +1,93 @@
+/*
+ * The watcher: one thread per session that does nothing until the client hangs up or somebody interrupts, so that
+ * neither has to wait for a kernel to end. It is also what ends the process when the kernel does not.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define LOOK_MS 250 /* a client's death that its socket does not show (a child holds a copy) is seen so late */
+
+/* Waits for the eventfd, or `ms`, or a hang-up on `socket`. */
+static void wait_for_news(gpud_engine *e, int socket, int ms)
+{
+  struct pollfd p[2] = {{.fd = e->wake, .events = POLLIN}, {.fd = socket, .events = POLLRDHUP}};
+  if (poll(p, 2, ms) <= 0 || !(p[0].revents & POLLIN))
+    return;
+  uint64_t count;
+  if (read(e->wake, &count, sizeof count) < 0)
+    return;
+}
+
+static bool unwatched(const gpud_engine *e) { return gpud_load_acquire_u32(&e->unwatch) != 0; }
+
+static void stop_work(gpud_engine *e)
+{
+  gpud_connection_interrupt(e->connection);
+  e->device->ops->interrupt(e->device);
+}
+
+static void client_gone(gpud_engine *e)
+{
+  gpud_store_release_u32(&e->gone, 1);
+  stop_work(e);
+  uint64_t now = gpud_now();
+  uint64_t until = now + GPUD_ORPHAN_MS * 1000000ull;
+  for (; now < until && !unwatched(e); now = gpud_now())
+    wait_for_news(e, -1, (int)((until - now) / 1000000u) + 1);
+  /* A kernel nobody waits for, or a compilation, and no way to stop either: this process is replaced. */
+  if (!unwatched(e) && gpud_load_acquire_u32(&e->busy))
+    _exit(GPUD_EXIT_ORPHAN);
+  while (!unwatched(e))
+    wait_for_news(e, -1, LOOK_MS);
+}
+
+static void *watch(void *argument)
+{
+  gpud_engine *e = argument;
+  bool stopped = false;
+  while (!unwatched(e)) {
+    if (!stopped && gpud_load_acquire_u32(&e->interrupted)) {
+      stop_work(e);
+      stopped = true;
+    }
+    if (!gpud_connection_alive(e->connection)) {
+      client_gone(e);
+      break;
+    }
+    wait_for_news(e, e->socket, LOOK_MS);
+  }
+  return NULL;
+}
+
+int gpud_watch_start(gpud_engine *e)
+{
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  gpud_store_relaxed_u32(&e->unwatch, 0);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int rc = -pthread_create(&e->watcher, NULL, watch, e);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  e->watching = rc == 0;
+  return rc;
+}
+
+void gpud_watch_wake(gpud_engine *e)
+{
+  uint64_t one = 1;
+  if (write(e->wake, &one, sizeof one) < 0)
+    return; /* the count is full: then it is awake anyway */
+}
+
+void gpud_watch_stop(gpud_engine *e)
+{
+  if (!e->watching)
+    return;
+  gpud_store_release_u32(&e->unwatch, 1);
+  gpud_watch_wake(e);
+  pthread_join(e->watcher, NULL);
+  e->watching = false;
+}
