@@ -1,0 +1,1 @@
+"""The cpu device: PTX compiled to native code through LLVM."""

@@ -1,0 +1,88 @@
+"""What a kernel needs, found before it is lowered: this picks its execution model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpudisagg.device.cpu import ast
+from gpudisagg.device.errors import CompileError
+
+# Instructions that wait for other threads.
+_WAITING = frozenset({"bar", "barrier", "shfl", "vote", "match", "redux", "elect", "activemask"})
+# Instructions that order memory between threads, or have effects that must not be merged or reordered.
+_ORDERING = frozenset({"atom", "red", "membar", "fence", "call", "trap"})
+_ORDERED_ACCESS = frozenset({"volatile", "relaxed", "acquire", "release", "mmio"})
+
+
+@dataclass(frozen=True)
+class Needs:
+    """`waits`: threads wait for one another. `independent`: no thread orders its accesses after another's."""
+
+    waits: bool
+    independent: bool
+
+
+def _instructions(function: ast.Function) -> list[ast.Instruction]:
+    statements = function.body.statements if function.body is not None else ()
+    return [s for s in statements if isinstance(s, ast.Instruction)]
+
+
+def callees(instruction: ast.Instruction) -> list[str]:
+    """Names a call may mean: whatever symbols are among its operands."""
+    return [o.name for o in instruction.operands if isinstance(o, ast.Symbol)]
+
+
+class CallGraph:
+    """Which functions wait, directly or through calls."""
+
+    def __init__(self, module: ast.Module) -> None:
+        self.module = module
+        self._waits: dict[str, bool] = {}
+        self._calls = {
+            name: [c for ins in _instructions(f) if ins.opcode == "call" for c in callees(ins)]
+            for name, f in module.functions.items()
+        }
+
+    def reachable(self, name: str) -> set[str]:
+        """The function and everything it calls."""
+        seen: set[str] = set()
+        todo = [name]
+        while todo:
+            current = todo.pop()
+            if current not in seen and current in self.module.functions:
+                seen.add(current)
+                todo += self._calls[current]
+        return seen
+
+    def waits(self, name: str) -> bool:
+        """Whether running the function can wait for other threads, or ends the thread."""
+        known = self._waits.get(name)
+        if known is None:
+            known = any(
+                ins.opcode in _WAITING or (ins.opcode == "exit" and not self.module.functions[f].entry)
+                for f in self.reachable(name)
+                for ins in _instructions(self.module.functions[f])
+            )
+            self._waits[name] = known
+        return known
+
+    def check_recursion(self, name: str, line: int) -> None:
+        """Functions that wait are inlined, so they can't be recursive."""
+        if any(name in self.reachable(c) for c in self._calls[name]):
+            raise CompileError(f"{name} is recursive and contains barriers or warp operations", line=line)
+
+    def needs(self, kernel: ast.Function) -> Needs:
+        """What decides a kernel's execution model."""
+        waits = any(
+            ins.opcode in _WAITING
+            for f in self.reachable(kernel.name)
+            for ins in _instructions(self.module.functions[f])
+        )
+        independent = not waits
+        for ins in _instructions(kernel):
+            if ins.opcode in _ORDERING or not _ORDERED_ACCESS.isdisjoint(ins.modifiers):
+                independent = False
+        # Arrays in .local memory are one stack cell that all iterations of the thread loop share.
+        if kernel.body is not None and any(v.space in ("local", "param") for v in kernel.body.variables):
+            independent = False
+        return Needs(waits, independent)

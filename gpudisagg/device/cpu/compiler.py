@@ -1,0 +1,205 @@
+"""The face of the cpu device's compiler: an image in, a loaded module out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpudisagg.device import nvrtc
+from gpudisagg.device.cache import DiskCache
+from gpudisagg.device.code import GlobalVariable, KernelCode, LoadedModule
+from gpudisagg.device.cpu import names
+from gpudisagg.device.cpu.coroutines import SCRATCH_FIXED, SCRATCH_PER_THREAD, frame_symbol
+from gpudisagg.device.cpu.layout import kernel_symbol
+from gpudisagg.device.cpu.parser import parse
+from gpudisagg.device.cpu.translate import KernelFacts, translate
+from gpudisagg.device.description import DeviceDescription
+from gpudisagg.device.errors import CompileError
+from gpudisagg.device.image import ImageKind, classify, extract_ptx
+
+if TYPE_CHECKING:
+    from gpudisagg.device.cpu.jit import Jit, LinkedCode
+
+# Part of every cache key: raise it when generated code changes.
+COMPILER_VERSION = "1"
+MAX_SHARED = 227 << 10
+_REMEMBERED = 256
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """Object code and what it defines: what the caches keep."""
+
+    code: bytes
+    kernels: tuple[KernelFacts, ...]
+    variables: tuple[tuple[str, int], ...]
+
+    @property
+    def symbols(self) -> list[str]:
+        wanted = [kernel_symbol(kernel.name) for kernel in self.kernels]
+        wanted += [frame_symbol(kernel.name) for kernel in self.kernels if kernel.frame]
+        return wanted + [f"gpud.g.{name}" for name, _ in self.variables]
+
+
+@dataclass
+class _Shared:
+    """Linked code without variables, which all modules of one image can share."""
+
+    linked: LinkedCode
+    users: int
+
+
+class CpuCompiler:
+    """Compiles and loads modules for the cpu device. Safe to use from several threads.
+
+    Code is kept by content in memory and on disk. A module with variables is linked anew at each load, so that
+    its variables start from their initial values; one without shares its code with its twins.
+    """
+
+    def __init__(self, cache_dir: Path | None = None, threads: int = os.cpu_count() or 1) -> None:
+        from gpudisagg.device.cpu.jit import Jit
+
+        self._jit: Jit = Jit()
+        self._disk = DiskCache(cache_dir)
+        self._memory: OrderedDict[str, _Compiled] = OrderedDict()
+        self._shared: dict[str, _Shared] = {}
+        self._live: set[LinkedCode] = set()
+        self._lock = threading.Lock()
+        self.description = DeviceDescription(
+            name=f"cpu ({self._jit.cpu})",
+            compute_capability=(8, 0),
+            max_shared_per_block=MAX_SHARED,
+            multiprocessors=threads,
+        )
+
+    def warm(self) -> None:
+        """Pay for LLVM's and NVRTC's first use now: compiles a small kernel, past the caches."""
+        source = b'extern "C" __global__ void warm(float *x) { x[threadIdx.x] += 1.0f; __syncthreads(); }'
+        compiled = self._compile(source, ())
+        self._jit.link(compiled.code, compiled.symbols).close()
+
+    def load(self, image: bytes, *, options: tuple[str, ...] = (), name: str = "module") -> LoadedModule:
+        """Compile (or find) and link an image: CUDA C++, PTX, or a fatbin or cubin with PTX in it.
+
+        `options` go to NVRTC, `name` into its messages.
+        """
+        key = self._key(image, options)
+        with self._lock:
+            compiled = self._memory.get(key)
+            if compiled is not None:
+                self._memory.move_to_end(key)
+        if compiled is None:
+            compiled = self._from_disk(key)
+        if compiled is None:
+            compiled = self._compile(image, options, name)
+            header = {"kernels": [asdict(k) for k in compiled.kernels], "variables": compiled.variables}
+            self._disk.put(key, header, compiled.code)
+        with self._lock:
+            self._memory[key] = compiled
+            while len(self._memory) > _REMEMBERED:
+                self._memory.popitem(last=False)
+        return self._load(key, compiled)
+
+    def _key(self, image: bytes, options: tuple[str, ...]) -> str:
+        digest = hashlib.sha256()
+        front = nvrtc.version() if classify(image) is ImageKind.CUDA else "ptx"
+        for part in (COMPILER_VERSION, self._jit.version, self._jit.cpu, self._jit.features, front, *options):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part.encode())
+        digest.update(image)
+        return digest.hexdigest()
+
+    def _compile(self, image: bytes, options: tuple[str, ...], name: str = "module") -> _Compiled:
+        kind = classify(image)
+        if kind is ImageKind.CUDA:
+            ptx = nvrtc.compile_to_ptx(image, options=options, name=name)
+        elif kind is ImageKind.PTX:
+            ptx = image
+        else:
+            ptx = extract_ptx(image)
+        translation = translate(parse(ptx))
+        return _Compiled(self._jit.compile(translation.ir), translation.kernels, translation.variables)
+
+    def _from_disk(self, key: str) -> _Compiled | None:
+        entry = self._disk.get(key)
+        if entry is None:
+            return None
+        header, code = entry
+        try:
+            return _Compiled(
+                code,
+                tuple(_facts(kernel) for kernel in header["kernels"]),
+                tuple((str(name), int(size)) for name, size in header["variables"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def _load(self, key: str, compiled: _Compiled) -> LoadedModule:
+        if compiled.variables:
+            linked = self._jit.link(compiled.code, compiled.symbols)
+            # Held here until closed: code a launch may be running must not go with a forgotten Python object.
+            with self._lock:
+                self._live.add(linked)
+            return _module(compiled, linked, lambda: self._unload(linked))
+        with self._lock:
+            shared = self._shared.get(key)
+            if shared is None:
+                shared = _Shared(self._jit.link(compiled.code, compiled.symbols), 0)
+                self._shared[key] = shared
+            shared.users += 1
+        return _module(compiled, shared.linked, lambda: self._release(key))
+
+    def _unload(self, linked: LinkedCode) -> None:
+        with self._lock:
+            self._live.discard(linked)
+        linked.close()
+
+    def _release(self, key: str) -> None:
+        with self._lock:
+            shared = self._shared[key]
+            shared.users -= 1
+            # The last user's code stays linked while the image is remembered: reloading it is common.
+            if shared.users == 0 and key not in self._memory:
+                del self._shared[key]
+                shared.linked.close()
+
+
+def _facts(kernel: dict[str, Any]) -> KernelFacts:
+    return KernelFacts(
+        name=str(kernel["name"]),
+        params=tuple((int(offset), int(size), str(kind)) for offset, size, kind in kernel["params"]),
+        params_size=int(kernel["params_size"]),
+        static_shared=int(kernel["static_shared"]),
+        max_threads=int(kernel["max_threads"]),
+        frame=bool(kernel["frame"]),
+    )
+
+
+def _module(compiled: _Compiled, linked: LinkedCode, release: Any) -> LoadedModule:
+    from gpudisagg.device.cpu.jit import call_size_function
+
+    kernels: dict[str, KernelCode] = {}
+    for facts in compiled.kernels:
+        frame = call_size_function(linked.addresses[frame_symbol(facts.name)]) if facts.frame else 0
+        kernels[facts.name] = KernelCode(
+            name=facts.name,
+            entry=linked.addresses[kernel_symbol(facts.name)],
+            params=facts.params,
+            params_size=facts.params_size,
+            static_shared=facts.static_shared,
+            scratch_fixed=SCRATCH_FIXED if facts.frame else 0,
+            scratch_per_thread=SCRATCH_PER_THREAD + frame if facts.frame else 0,
+            max_threads=facts.max_threads,
+        )
+    variables = {
+        name: GlobalVariable(name, linked.addresses[f"gpud.g.{name}"], size) for name, size in compiled.variables
+    }
+    return LoadedModule(names.with_plain(kernels), names.with_plain(variables), release)
+
+
+__all__ = ["CompileError", "CpuCompiler"]

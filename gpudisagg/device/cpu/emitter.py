@@ -1,0 +1,247 @@
+"""Writes LLVM IR: the only place that knows its syntax.
+
+A `Value` is what one PTX thread holds, by its scalar LLVM type. Lowerings combine values with the methods here
+and never spell a type, so the same tables can later drive an emitter whose values are vectors of lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gpudisagg.device.cpu.types import llvm_bits
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An SSA value or constant and its LLVM type."""
+
+    text: str
+    type: str
+    constant: bool = False
+
+    @property
+    def typed(self) -> str:
+        """`type text`, as operands are written."""
+        return f"{self.type} {self.text}"
+
+
+def quoted(name: str) -> str:
+    """A name as LLVM quotes it; anything unusual is escaped."""
+    safe = "".join(c if c.isalnum() and c.isascii() or c in "._$@%-" else f"\\{ord(c):02X}" for c in name)
+    return f'"{safe}"'
+
+
+@dataclass
+class ModuleText:
+    """What the functions of one LLVM module share: declarations and finished definitions."""
+
+    declarations: set[str] = field(default_factory=set)
+    definitions: list[str] = field(default_factory=list)
+    helpers: dict[str, str] = field(default_factory=dict)
+
+    def render(self) -> str:
+        """The module's text, without target lines."""
+        return "\n".join(
+            [*sorted(self.declarations), *self.helpers.values(), *self.definitions, *_METADATA]
+        )
+
+
+# !1 is the access group of memory accesses that no two threads of a kernel order between them.
+_METADATA = (
+    "!0 = !{}",
+    "!1 = distinct !{}",
+    "!2 = distinct !{!2, !3}",
+    '!3 = !{!"llvm.loop.parallel_accesses", !1}',
+)
+INVARIANT = ", !invariant.load !0"
+PARALLEL = ", !llvm.access.group !1"
+PARALLEL_LOOP = ", !llvm.loop !2"
+
+ORDERINGS = {
+    "relaxed": "monotonic",
+    "acquire": "acquire",
+    "release": "release",
+    "acq_rel": "acq_rel",
+    "sc": "seq_cst",
+}
+
+
+class Emitter:
+    """Appends instructions to one LLVM function."""
+
+    def __init__(self, module: ModuleText, *, parallel: bool) -> None:
+        self.module = module
+        self.parallel = PARALLEL if parallel else ""
+        self.entry: list[str] = []
+        self.code: list[str] = []
+        self._values = 0
+        self._labels = 0
+
+    # text
+
+    def line(self, text: str) -> None:
+        """An instruction without a result."""
+        self.code.append("  " + text)
+
+    def value(self, expression: str, type_: str) -> Value:
+        """An instruction with a result."""
+        self._values += 1
+        name = f"%v{self._values}"
+        self.code.append(f"  {name} = {expression}")
+        return Value(name, type_)
+
+    def entry_value(self, expression: str, type_: str) -> Value:
+        """An instruction in the entry block, executed once and first."""
+        self._values += 1
+        name = f"%v{self._values}"
+        self.entry.append(f"  {name} = {expression}")
+        return Value(name, type_)
+
+    def slot(self, type_: str) -> Value:
+        """A stack cell for a register; starts as zero so that no undefined value is ever branched on."""
+        cell = self.entry_value(f"alloca {type_}", "ptr")
+        self.entry.append(f"  store {type_} zeroinitializer, ptr {cell.text}")
+        return cell
+
+    # constants
+
+    def const(self, type_: str, value: int) -> Value:
+        """An integer constant (wrapped to the type), or a float by its bits."""
+        bits = llvm_bits(type_)
+        value &= (1 << bits) - 1
+        if type_ == "i1":
+            return Value("true" if value else "false", type_, True)
+        signed = value - (1 << bits) if value >> (bits - 1) else value
+        if type_ in ("float", "double", "half"):
+            return Value(f"bitcast (i{bits} {signed} to {type_})", type_, True)
+        return Value(str(signed), type_, True)
+
+    def real(self, type_: str, value: float) -> Value:
+        """A floating constant by value."""
+        import struct
+
+        code = {"float": ("<f", "<I"), "double": ("<d", "<Q")}[type_]
+        return self.const(type_, struct.unpack(code[1], struct.pack(code[0], value))[0])
+
+    # arithmetic
+
+    def binary(self, op: str, a: Value, b: Value) -> Value:
+        """`add`, `fmul`, `shl`, ... of two values of one type."""
+        return self.value(f"{op} {a.typed}, {b.text}", a.type)
+
+    def icmp(self, predicate: str, a: Value, b: Value) -> Value:
+        """Integer comparison."""
+        return self.value(f"icmp {predicate} {a.typed}, {b.text}", "i1")
+
+    def fcmp(self, predicate: str, a: Value, b: Value) -> Value:
+        """Floating comparison."""
+        return self.value(f"fcmp {predicate} {a.typed}, {b.text}", "i1")
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        """`condition ? a : b`, without a branch."""
+        return self.value(f"select {condition.typed}, {a.typed}, {b.typed}", a.type)
+
+    def invert(self, a: Value) -> Value:
+        """Bitwise not."""
+        return self.binary("xor", a, self.const(a.type, -1))
+
+    def fneg(self, a: Value) -> Value:
+        """Floating negation: flips the sign bit, of a NaN too."""
+        return self.value(f"fneg {a.typed}", a.type)
+
+    def cast(self, op: str, a: Value, type_: str) -> Value:
+        """A conversion instruction by name."""
+        return self.value(f"{op} {a.typed} to {type_}", type_)
+
+    def bitcast(self, a: Value, type_: str) -> Value:
+        """The same bits as another type of the same width."""
+        return a if a.type == type_ else self.cast("bitcast", a, type_)
+
+    def resize(self, a: Value, bits: int, *, signed: bool = False) -> Value:
+        """An integer, truncated or extended."""
+        have = llvm_bits(a.type)
+        if have == bits:
+            return a
+        return self.cast("trunc" if have > bits else "sext" if signed else "zext", a, f"i{bits}")
+
+    def intrinsic(self, name: str, type_: str, *arguments: Value) -> Value:
+        """`llvm.<name>` overloaded on its result type."""
+        suffix = {"float": "f32", "double": "f64", "half": "f16"}.get(type_, type_)
+        return self.call(f"llvm.{name}.{suffix}", type_, arguments)
+
+    def call(self, name: str, type_: str, arguments: Sequence[Value]) -> Value:
+        """A call of an external function or intrinsic."""
+        self.module.declarations.add(
+            f"declare {type_} @{name}({', '.join(a.type for a in arguments)})"
+        )
+        expression = f"call {type_} @{name}({', '.join(a.typed for a in arguments)})"
+        if type_ == "void":
+            self.line(expression)
+            return Value("", "void")
+        return self.value(expression, type_)
+
+    # memory
+
+    def pointer(self, address: Value) -> Value:
+        """An integer address as a pointer. Never a GEP from null: LLVM would drop the store."""
+        return self.cast("inttoptr", address, "ptr")
+
+    def offset(self, base: Value, offset: Value | int) -> Value:
+        """`base + offset` bytes."""
+        amount = offset if isinstance(offset, Value) else self.const("i64", offset)
+        if amount.text == "0":
+            return base
+        return self.value(f"getelementptr i8, {base.typed}, {amount.typed}", "ptr")
+
+    def load(
+        self,
+        type_: str,
+        pointer: Value,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> Value:
+        """A load; `ordering` makes it atomic."""
+        if ordering is not None:
+            return self.value(f"load atomic {type_}, {pointer.typed} {ordering}, align {align}", type_)
+        mark = "volatile " if volatile else ""
+        return self.value(f"load {mark}{type_}, {pointer.typed}, align {align}{metadata}", type_)
+
+    def store(
+        self,
+        value: Value,
+        pointer: Value,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> None:
+        """A store; `ordering` makes it atomic."""
+        if ordering is not None:
+            self.line(f"store atomic {value.typed}, {pointer.typed} {ordering}, align {align}")
+        else:
+            mark = "volatile " if volatile else ""
+            self.line(f"store {mark}{value.typed}, {pointer.typed}, align {align}{metadata}")
+
+    # blocks
+
+    def new_label(self, hint: str = "b") -> str:
+        """A fresh block name, not yet placed."""
+        self._labels += 1
+        return f'%"{hint}.{self._labels}"'
+
+    def place(self, label: str) -> None:
+        """Start a block. The one before must have ended."""
+        self.code.append(f"{label[1:]}:")
+
+    def branch(self, label: str) -> None:
+        """End the block with a jump."""
+        self.line(f"br label {label}")
+
+    def branch_if(self, condition: Value, yes: str, no: str) -> None:
+        """End the block with a choice."""
+        self.line(f"br {condition.typed}, label {yes}, label {no}")

@@ -1,0 +1,115 @@
+"""atom and red.
+
+A block runs on one host thread and its threads only switch at barriers, so atomics on shared memory are plain
+reads and writes. Those on global memory are host atomics.
+"""
+
+from __future__ import annotations
+
+from gpudisagg.device.cpu.ast import Instruction, Sink
+from gpudisagg.device.cpu.emitter import ORDERINGS, Value
+from gpudisagg.device.cpu.lowering import numeric
+from gpudisagg.device.cpu.lowering.context import Handler, Lowering
+from gpudisagg.device.cpu.lowering.floating import _minmax
+from gpudisagg.device.cpu.lowering.memory import SCOPES, space_of
+from gpudisagg.device.cpu.types import ScalarType
+
+_OPERATIONS = ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec")
+
+
+def atom(low: Lowering, ins: Instruction) -> None:
+    """Every operation, on integers, floats and halves."""
+    em = low.em
+    options = low.options(ins)
+    scalar = options.type()
+    space = space_of(options)
+    ordering = ORDERINGS[options.choice("relaxed", "acquire", "release", "acq_rel") or "relaxed"]
+    operation = options.required(*_OPERATIONS)
+    options.ignore("noftz", *SCOPES, "L2::cache_hint")
+    options.done()
+    operands = ins.operands if ins.opcode == "atom" else (Sink(), *ins.operands)
+    if len(operands) < (4 if operation == "cas" else 3):
+        raise options.unsupported("missing operands")
+    a = low.read(operands[2], scalar)
+    b = low.read(operands[3], scalar) if operation == "cas" else a
+    pointer = low.address(operands[1], space)
+    if space == "shared":
+        old = em.load(scalar.storage, pointer, scalar.bytes)
+        em.store(_combined(low, operation, old, a, b, scalar), pointer, scalar.bytes)
+    elif operation == "cas":
+        old = _compare_exchange(low, pointer, a, b, scalar, ordering)
+    elif scalar.half or (scalar.floating and operation in ("min", "max")):
+        old = _loop(low, operation, pointer, a, scalar, ordering)
+    else:
+        name = {"exch": "xchg", "inc": "uinc_wrap", "dec": "udec_wrap"}.get(operation, operation)
+        if scalar.floating and operation == "add":
+            name = "fadd"
+        elif operation in ("min", "max") and not scalar.signed:
+            name = f"u{operation}"
+        old = em.value(
+            f"atomicrmw {name} {pointer.typed}, {a.typed} {ordering}, align {scalar.bytes}", scalar.storage
+        )
+    low.write(operands[0], old, scalar)
+
+
+def _combined(low: Lowering, operation: str, old: Value, a: Value, b: Value, scalar: ScalarType) -> Value:
+    em = low.em
+    if operation == "exch":
+        return a
+    if operation == "cas":
+        bits = f"i{scalar.bits}"
+        same = em.icmp("eq", em.bitcast(old, bits), em.bitcast(a, bits))
+        return em.select(same, b, old)
+    if operation == "inc":
+        past = em.icmp("uge", old, a)
+        return em.select(past, em.const(a.type, 0), em.binary("add", old, em.const(a.type, 1)))
+    if operation == "dec":
+        wraps = em.binary(
+            "or", em.icmp("eq", old, em.const(a.type, 0)), em.icmp("ugt", old, a)
+        )
+        return em.select(wraps, a, em.binary("sub", old, em.const(a.type, 1)))
+    if not scalar.floating:
+        if operation in ("min", "max"):
+            return em.intrinsic(("s" if scalar.signed else "u") + operation, a.type, old, a)
+        return em.binary(operation, old, a)
+
+    def element(values: object) -> Value:
+        x, y = (numeric.widen(em, v, scalar) for v in values)  # type: ignore[attr-defined]
+        result = em.binary("fadd", x, y) if operation == "add" else _minmax(low, operation, x, y, propagate=False)
+        return numeric.narrow(em, result, scalar)
+
+    return numeric.elementwise(em, scalar, [old, a], element)
+
+
+def _compare_exchange(
+    low: Lowering, pointer: Value, expected: Value, desired: Value, scalar: ScalarType, ordering: str
+) -> Value:
+    em = low.em
+    bits = f"i{scalar.bits}"
+    expected, desired = em.bitcast(expected, bits), em.bitcast(desired, bits)
+    failure = {"release": "monotonic", "acq_rel": "acquire"}.get(ordering, ordering)
+    pair = em.value(
+        f"cmpxchg {pointer.typed}, {expected.typed}, {desired.typed} {ordering} {failure}, align {scalar.bytes}",
+        f"{{ {bits}, i1 }}",
+    )
+    old = em.value(f"extractvalue {pair.typed}, 0", bits)
+    return em.bitcast(old, scalar.storage)
+
+
+def _loop(low: Lowering, operation: str, pointer: Value, a: Value, scalar: ScalarType, ordering: str) -> Value:
+    em = low.em
+    cell = em.slot(scalar.storage)
+    em.store(em.load(scalar.storage, pointer, scalar.bytes, ordering="monotonic"), cell, scalar.bytes)
+    again, done = em.new_label("atom"), em.new_label("atom.done")
+    em.branch(again)
+    em.place(again)
+    old = em.load(scalar.storage, cell, scalar.bytes)
+    found = _compare_exchange(low, pointer, old, _combined(low, operation, old, a, a, scalar), scalar, ordering)
+    em.store(found, cell, scalar.bytes)
+    bits = f"i{scalar.bits}"
+    em.branch_if(em.icmp("eq", em.bitcast(found, bits), em.bitcast(old, bits)), done, again)
+    em.place(done)
+    return old
+
+
+ATOMIC: dict[str, Handler] = {"atom": atom, "red": atom}

@@ -1,0 +1,68 @@
+"""A parsed module to LLVM IR and the facts a launch needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpudisagg.device.cpu import coroutines, threads
+from gpudisagg.device.cpu.analysis import CallGraph
+from gpudisagg.device.cpu.ast import Module
+from gpudisagg.device.cpu.emitter import ModuleText
+from gpudisagg.device.cpu.functions import device_function, params_size
+from gpudisagg.device.cpu.layout import ModuleLayout
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """All of a kernel but its addresses. `frame` says whether its threads have coroutine frames."""
+
+    name: str
+    params: tuple[tuple[int, int, str], ...]
+    params_size: int
+    static_shared: int
+    max_threads: int
+    frame: bool
+
+
+@dataclass(frozen=True)
+class Translation:
+    """LLVM IR (without target lines) and what it defines."""
+
+    ir: str
+    kernels: tuple[KernelFacts, ...]
+    variables: tuple[tuple[str, int], ...]
+
+
+def translate(module: Module) -> Translation:
+    """Lower every kernel, each in the model that `analysis` picks for it."""
+    layout = ModuleLayout(module)
+    graph = CallGraph(module)
+    text = ModuleText()
+    text.definitions += [variable.definition for variable in layout.globals.values()]
+    kernels: list[KernelFacts] = []
+    called: set[str] = set()
+    for function in module.functions.values():
+        if not function.entry or function.body is None:
+            continue
+        needs = graph.needs(function)
+        if needs.waits:
+            coroutines.kernel(layout, graph, text, function)
+        else:
+            threads.kernel(layout, graph, text, function, independent=needs.independent)
+        called |= graph.reachable(function.name)
+        kernels.append(
+            KernelFacts(
+                name=function.name,
+                params=tuple((p.offset, p.size, p.kind) for p in function.params),
+                params_size=params_size(function),
+                static_shared=layout.kernel_shared[function.name],
+                max_threads=function.max_threads,
+                frame=needs.waits,
+            )
+        )
+    for name in sorted(called):
+        function = module.functions[name]
+        if not function.entry and function.body is not None and not graph.waits(name):
+            device_function(layout, graph, text, function)
+    variables = tuple((v.name, v.size) for v in layout.globals.values())
+    return Translation(text.render(), tuple(kernels), variables)

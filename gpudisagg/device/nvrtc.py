@@ -1,0 +1,87 @@
+"""CUDA C++ to PTX by NVRTC, which needs no GPU and no driver."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gpudisagg.device.errors import CompileError
+
+ARCHITECTURE = "compute_80"
+_lock = threading.Lock()
+
+
+@cache
+def include_directories() -> tuple[str, ...]:
+    """Where the CUDA headers of the NVIDIA wheels are (cuda_fp16.h, cuda/std, ...)."""
+    found: list[str] = []
+    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl", "nvidia.cuda_nvrtc"):
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            continue
+        for root in (spec.submodule_search_locations or ()) if spec is not None else ():
+            for directory in (Path(root) / "include", Path(root) / "include" / "cccl"):
+                if directory.is_dir():
+                    found.append(str(directory))
+    return tuple(found)
+
+
+@cache
+def _binding() -> Any:
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise CompileError(
+            "CUDA C++ needs NVRTC: install cuda-bindings and nvidia-cuda-nvrtc-cu12, or pass PTX", log=str(error)
+        ) from None
+    return nvrtc
+
+
+@cache
+def version() -> str:
+    """NVRTC's version, for cache keys; raises `CompileError` without NVRTC."""
+    try:
+        result, major, minor = _binding().nvrtcVersion()
+    except RuntimeError as error:
+        raise CompileError("NVRTC can't be loaded: install nvidia-cuda-nvrtc-cu12", log=str(error)) from None
+    return f"nvrtc {major}.{minor}" if int(result) == 0 else "nvrtc"
+
+
+def compile_to_ptx(source: bytes, *, options: tuple[str, ...] = (), name: str = "module") -> bytes:
+    """PTX of a CUDA C++ source text. NVRTC's complaints are in the error's `log`."""
+    binding = _binding()
+    version()
+    arguments = [f"--gpu-architecture={ARCHITECTURE}", *options, *(f"-I{d}" for d in include_directories())]
+    if any(option.startswith(("--gpu-architecture", "-arch", "-dlto", "--dlink")) for option in options):
+        raise CompileError(f"the cpu device compiles for {ARCHITECTURE}: leave the architecture out of options")
+    if b"\0" in source:
+        raise CompileError("the image is neither CUDA C++ nor a binary this device knows (it has a zero byte)")
+    with _lock:
+        result, program = binding.nvrtcCreateProgram(source, (name if name.endswith(".cu") else f"{name}.cu").encode(), 0, [], [])
+        if int(result) != 0:
+            raise CompileError(f"NVRTC: {result.name}")
+        try:
+            (result,) = binding.nvrtcCompileProgram(
+                program, len(arguments), [argument.encode() for argument in arguments]
+            )
+            if int(result) != 0:
+                log = _text(binding, program, "ProgramLog")
+                first = next((line for line in log.splitlines() if "error" in line), result.name)
+                raise CompileError(f"NVRTC: {first}", log=log)
+            return _text(binding, program, "PTX").encode()
+        finally:
+            binding.nvrtcDestroyProgram(program)
+
+
+def _text(binding: Any, program: Any, what: str) -> str:
+    result, size = getattr(binding, f"nvrtcGet{what}Size")(program)
+    if int(result) != 0:
+        return ""
+    buffer = b" " * size
+    getattr(binding, f"nvrtcGet{what}")(program, buffer)
+    text: str = buffer.rstrip(b"\0 ").decode(errors="replace")
+    return text
