@@ -1,0 +1,73 @@
+"""Where a session begins."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import transport
+from gpudisagg import failures
+from gpudisagg.errors import DeadlineExceeded, ProtocolError, SessionRefused
+from gpudisagg.session import Session
+from gpudisagg.sizes import parse_size
+from transport.errors import DeadlineExceeded as TransportDeadline
+from transport.errors import PeerGone, Refused, TransportError
+from transport.errors import ProtocolError as TransportProtocolError
+
+ADDRESS_VARIABLE = "GPUDISAGG_ADDRESS"
+
+
+def connect(
+    address: str | None = None,
+    *,
+    memory: int | str | None = None,
+    host_memory: int | str | None = None,
+    timeout: float = 60.0,
+    name: str | None = None,
+) -> Session:
+    """Opens a session on a disaggregated device.
+
+    address: "unix:///path.sock". None: what GPUDISAGG_ADDRESS says; where that is unset, a local server is
+        started that lives as long as this process.
+    memory: bytes of device memory the session may use, as an int or a text such as "2GiB"; None: the
+        server's default.
+    host_memory: bytes of its own memory it may share with the worker (host arrays, staging), likewise.
+    timeout: seconds for a worker to come free, and then the longest that any wait of the session lasts.
+    name: for the server's logs; this program's by default.
+
+    Errors: SessionRefused (nobody listens there, not allowed, more memory than there is), ServerBusy (no
+    worker came free), VersionMismatch, DeadlineExceeded, ProtocolError; ValueError: an address, a size or a
+    timeout that cannot be.
+    """
+    if not timeout > 0:
+        raise ValueError(f"a timeout is positive, in seconds; not {timeout!r}")
+    memory_bytes = 0 if memory is None else parse_size(memory)
+    host_bytes = 0 if host_memory is None else parse_size(host_memory)
+    where = address or os.environ.get(ADDRESS_VARIABLE)
+    if not where:
+        from gpudisagg.local import local_address
+
+        where = local_address(timeout)
+    try:
+        connection = transport.connect(
+            where,
+            name=Path(sys.argv[0]).name or "python" if name is None else name,
+            memory=memory_bytes,
+            host_memory=host_bytes,
+            timeout=timeout,
+        )
+    except Refused as error:
+        raise failures.refused(error, where) from None
+    except PeerGone as error:
+        raise SessionRefused(f"{where}: {error}") from error
+    except TransportDeadline as error:
+        raise DeadlineExceeded(f"{where}: no session within {timeout:g} s ({error})") from error
+    except TransportProtocolError as error:
+        raise ProtocolError(f"{where}: {error}; is that a gpudisagg server of this release?") from error
+    except TransportError as error:
+        raise SessionRefused(f"{where}: {error}") from error
+    if connection.welcome is None or not connection.welcome.window_base:
+        connection.close()
+        raise SessionRefused(f"{where}: there is no device behind this address; is it another program's?")
+    return Session(connection, where, timeout)

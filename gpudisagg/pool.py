@@ -1,0 +1,155 @@
+"""The session's memory: blocks and regions for its arrays, and what the garbage collector let go of.
+
+A finalizer may run at any moment, in a thread that holds any lock. So `bury` takes no lock that it would wait
+for: what died is put in a queue, and emptied now if nobody is at work here, else by whoever is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpudisagg.allocator import Allocator, Block, Usage, Window
+from gpudisagg.errors import GpuDisaggError
+from gpudisagg.regions import Pages, reachable
+from transport import wire
+
+if TYPE_CHECKING:
+    from gpudisagg.channel import Channel
+    from gpudisagg.regions import Budget
+    from gpudisagg.session import Session
+
+_HANDOVER_EVENT = 0xFFFFFFFF  # one event for all waits across streams: it's recorded anew each time
+
+
+class Command(NamedTuple):
+    """A command to post when its subject has died."""
+
+    op: int
+    stream: int
+    body: bytes
+
+
+class DeviceMemory:
+    """A block of device memory, given back when nothing refers to this any more.
+
+    zeroed: whether it had never been used when it was taken.
+    """
+
+    __slots__ = ("_pool", "block", "zeroed")
+
+    def __init__(self, pool: Pool, block: Block, zeroed: bool) -> None:
+        self._pool = pool
+        self.block = block
+        self.zeroed = zeroed
+
+    def __del__(self) -> None:
+        self._pool.bury(self.block)
+
+
+class Pool:
+    """Any thread may use it."""
+
+    def __init__(self, channel: Channel, welcome: wire.Welcome, budget: Budget) -> None:
+        self._channel = channel
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._dead: deque[Block | Pages | Command] = deque()
+        self._window = Window(welcome.window_base, welcome.window_size, welcome.granularity)
+        self._maps_regions = reachable(welcome.features)
+        self._allocator = Allocator(self._window, welcome.memory, self._map, self._unmap)
+        self._streams = frozenset({0})
+        self._forked = False
+
+    def allocate(self, size: int, stream: int) -> DeviceMemory:
+        """`size` > 0 bytes for use on `stream`. OutOfMemory."""
+        if not self._channel.usable:
+            self._channel.check()
+        with self._lock:
+            self._empty()
+            block = self._allocator.allocate(size)
+            zeroed = not block.streams
+            if len(self._streams) > 1 or len(block.streams) > 1:
+                self._hand_over(block.streams, stream)
+        self.reap()
+        return DeviceMemory(self, block, zeroed)
+
+    def pages(self, session: Session, size: int, *, in_window: bool) -> Pages:
+        """A region of `size` bytes that the worker reaches; `in_window`: kernels too, where the device can.
+        OutOfMemory.
+        """
+        if not self._channel.usable:
+            self._channel.check()
+        with self._lock:
+            self._empty()
+            window = self._window if in_window and self._maps_regions else None
+            pages = Pages(session, self._channel.connection, self._budget, window, size)
+        self.reap()
+        return pages
+
+    def usage(self) -> Usage:
+        with self._lock:
+            self._empty()
+            return self._allocator.usage()
+
+    def trim(self) -> int:
+        """Unmaps what is wholly free. Bytes given back."""
+        with self._lock:
+            self._empty()
+            return self._allocator.trim()
+
+    def stream_created(self, number: int) -> None:
+        with self._lock:
+            self._streams |= {number}
+
+    def bury(self, dead: Block | Pages | Command) -> None:
+        """Gives back `dead` soon. Never waits for a lock, so finalizers may call it."""
+        if not self._forked:
+            self._dead.append(dead)
+            self.reap()
+
+    def reap(self) -> None:
+        """Empties the queue unless somebody is at work here, who will."""
+        while self._dead and self._lock.acquire(blocking=False):
+            try:
+                self._empty()
+            finally:
+                self._lock.release()
+
+    def forked(self) -> None:
+        """In the child, after fork."""
+        self._lock = threading.Lock()
+        self._forked = True  # nothing here is ours any more, so nothing is given back
+
+    def _empty(self) -> None:
+        while self._dead:
+            dead = self._dead.popleft()
+            if isinstance(dead, Block):
+                # Which streams it was used on isn't tracked, that would cost every launch: it may be any
+                # there is.
+                self._allocator.release(dead, self._streams)
+                continue
+            if isinstance(dead, Pages):
+                dead.drop(tell=self._channel.usable)
+                continue
+            if dead.op == wire.OP_STREAM_DESTROY:
+                self._streams -= {dead.stream}
+            if self._channel.usable:
+                with contextlib.suppress(GpuDisaggError):  # then it is over, and its worker frees all it had
+                    self._channel.post(*dead)
+
+    def _hand_over(self, streams: frozenset[int], stream: int) -> None:
+        """Makes `stream` wait for what the others may still do with the memory it gets."""
+        for number in {s if s in self._streams else 0 for s in streams} - {stream}:
+            body = wire.EventRef(_HANDOVER_EVENT).pack()
+            self._channel.post(wire.OP_EVENT_RECORD, number, body)
+            self._channel.post(wire.OP_EVENT_WAIT, stream, body)
+
+    def _map(self, address: int, size: int) -> None:
+        self._channel.post(wire.OP_MAP, 0, wire.Map(address, size).pack())
+
+    def _unmap(self, address: int, size: int) -> None:
+        if self._channel.usable:
+            self._channel.post(wire.OP_UNMAP, 0, wire.Map(address, size).pack())

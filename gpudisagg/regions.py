@@ -1,0 +1,121 @@
+"""Memory of the function's that the worker reaches: counted against what was granted, placed at the window's
+top.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpudisagg.allocator import Window, round_up
+from gpudisagg.errors import OutOfMemory
+from gpudisagg.sizes import format_size
+from transport import wire
+from transport.errors import TransportError
+
+if TYPE_CHECKING:
+    from gpudisagg.session import Session
+    from transport.connection import Connection
+    from transport.region import MemoryRegion
+
+_PAGE = 4096
+
+
+class Budget:
+    """How many bytes of regions a session may have, and has."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> int:
+        """Counts `size` bytes, rounded up to the page as regions are; that many. OutOfMemory."""
+        size = round_up(size, _PAGE)
+        with self._lock:
+            if self.used + size > self.limit:
+                raise OutOfMemory(
+                    f"{format_size(size)} of host memory asked, {format_size(self.used)} of "
+                    f"{format_size(self.limit)} used; drop host arrays that are no longer needed, or "
+                    "connect(host_memory=...) with more"
+                )
+            self.used += size
+        return size
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self.used -= size
+
+
+class Pages:
+    """One memory region, for as long as anything refers to it; numpy makes arrays of it (the array
+    interface).
+
+    size: bytes. number: its id on the wire. address: where kernels see it, 0: nowhere. session: whose it is.
+    """
+
+    def __init__(
+        self, session: Session, connection: Connection, budget: Budget, window: Window | None, size: int
+    ) -> None:
+        self.session: Session | None = session
+        self._region: MemoryRegion | None = None
+        self._window = window
+        self._budget = budget
+        self._charged = budget.take(max(size, 1))
+        self.size = self._charged
+        self.address = 0
+        try:
+            if window is not None:
+                address = window.place(self.size, from_top=True)
+                if address is None:
+                    raise OutOfMemory(
+                        f"no {format_size(size)} of consecutive addresses are left in the session's window"
+                    )
+                self.address = address
+            region = connection.create_region(self.size, address=self.address)
+        except BaseException:
+            self._settle()
+            raise
+        self._region = region
+        self.number: int = region.number
+        # The array keeps the mapping; what is seen of it through numpy keeps `self`.
+        self._array: np.ndarray[Any, Any] = region.array
+        self._begin = int(self._array.__array_interface__["data"][0])
+        self.__array_interface__ = self._array.__array_interface__
+
+    def holds(self, array: np.ndarray[Any, Any]) -> bool:
+        """Whether the first element lies in this memory."""
+        return 0 <= self.offset_of(array) <= self.size
+
+    def offset_of(self, array: np.ndarray[Any, Any]) -> int:
+        """Bytes from the region's beginning to the array's first element."""
+        return int(array.__array_interface__["data"][0]) - self._begin
+
+    def drop(self, *, tell: bool) -> None:
+        """Gives the region back, `tell`: to the worker as well, behind every command posted before."""
+        region, self._region = self._region, None
+        if region is None:
+            return
+        try:
+            if tell:
+                region.drop()
+        except TransportError:
+            pass  # the connection is gone, and with it the worker's side of the region
+        finally:
+            self._settle()
+
+    def __del__(self) -> None:
+        if self._region is not None and self.session is not None:
+            self.session.pool.bury(self)
+
+    def _settle(self) -> None:
+        self._budget.give_back(self._charged)
+        if self._window is not None and self.address:
+            self._window.give_back(self.address)
+
+
+def reachable(features: int) -> bool:
+    """Whether kernels can dereference a region in place."""
+    return bool(features & wire.FEATURE_HOST_MAP)
