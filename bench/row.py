@@ -1,0 +1,79 @@
+"""What a row of the table of targets is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure. The default is for figures to quote; `smoke()` only shows that everything runs."""
+
+    rounds: int = 21  # of subject and floor in turn
+    round_trips: int = 20_000  # a round, in C
+    python_round_trips: int = 5_000
+    launches: int = 128  # a batch: within what the ring takes without waiting for credit
+    opens: int = 40
+    bulk_scale: int = 1  # divides the sizes of the bulk rows
+    bulk_rounds: int = 7
+    idle_seconds: float = 5.0
+
+    @classmethod
+    def smoke(cls) -> Effort:
+        """A fraction of a second each; the figures mean nothing."""
+        return cls(
+            rounds=2,
+            round_trips=50,
+            python_round_trips=50,
+            launches=8,
+            opens=2,
+            bulk_scale=256,
+            bulk_rounds=2,
+            idle_seconds=0.2,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure, and in words what it comes from."""
+
+    value: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row: what is measured, in which unit, what it should be, and how to tell whether it is."""
+
+    name: str
+    unit: str
+    target: str
+    measure: Callable[[Effort], Measured]
+    holds: Callable[[float], bool]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured row. `value` is None where it could not be measured; `note` says why, or where the value comes from."""
+
+    name: str
+    value: float | None
+    unit: str
+    target: str
+    holds: bool
+    note: str
+
+    def as_json(self) -> dict[str, object]:
+        """The row as it stands in the file that `bench targets --json` writes."""
+        return {key: getattr(self, key) for key in ("name", "value", "unit", "target", "holds")}
+
+
+def run(target: Target, effort: Effort) -> Result:
+    """Measures one row. A row that fails is a result too: it does not hold, and says why."""
+    try:
+        measured = target.measure(effort)
+    except Exception as error:
+        return Result(target.name, None, target.unit, target.target, False, f"{type(error).__name__}: {error}")
+    holds = bool(target.holds(measured.value))
+    return Result(target.name, measured.value, target.unit, target.target, holds, measured.note)

@@ -1,0 +1,54 @@
+"""A daemon of its own for a bench: started as its users start it, gone when the bench is."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+_START = 60.0  # seconds: warming a worker loads the compiler
+
+
+@dataclass(frozen=True)
+class Server:
+    """address: for gpudisagg.connect. pid: of the daemon; its workers are below it."""
+
+    address: str
+    pid: int
+
+
+@contextmanager
+def running(memory: str = "4GiB", workers: int = 2) -> Iterator[Server]:
+    """`gpudisagg serve` on a private socket. RuntimeError when it does not come up."""
+    with tempfile.TemporaryDirectory(prefix="gpudisagg-bench-") as folder:
+        address = f"unix://{folder}/s.sock"
+        ends, kept = os.pipe()  # the daemon drains and ends once `kept` is closed, however we end
+        command = [sys.executable, "-m", "gpudisagg", "serve", "--listen", address, "--workers", str(workers)]
+        command += ["--memory", memory, "--host-memory", memory, "--until-closed", str(ends)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(ends,))
+        try:
+            os.close(ends)
+            _await_ready(process)
+            yield Server(address, process.pid)
+        finally:
+            os.close(kept)
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _await_ready(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], _START)
+    line = process.stdout.readline() if ready else b""
+    if b"listening on" not in line:
+        raise RuntimeError(f"the server did not start (it said {line!r}); its errors are above")

@@ -1,0 +1,4 @@
+"""Demonstrations: whole jobs on real input, run on a remote device and checked against what the host computes.
+
+Installed with the extra `demo` (scikit-learn, matplotlib, rich, click). Nothing in `gpudisagg` imports this package.
+"""
