@@ -1,7 +1,9 @@
 # `make demo` and `make test` need python3 (>= 3.10, with venv and headers), gcc and make; they set up all else in .venv.
 
 PYTHON ?= python3
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -9,7 +11,7 @@ BUILT := build/.built
 
 C_SOURCES := $(wildcard csrc/*/*.c)
 C_HEADERS := $(wildcard csrc/*/*.h)
-C_FILES := $(C_SOURCES) $(C_HEADERS) $(wildcard tests/csrc/*.[ch])
+C_FILES := $(C_SOURCES) $(C_HEADERS) $(wildcard tests/csrc/*.[ch] bench/csrc/*.[ch])
 C_CHECKS := $(C_SOURCES:csrc/%.c=build/check/%.o)
 PYTHON_FILES := transport gpudisagg tests bench csrc tools setup.py
 STRICT := -std=c11 -D_GNU_SOURCE -O3 -fPIC -Wall -Wextra -Werror

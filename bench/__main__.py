@@ -1,4 +1,6 @@
-"""`python -m bench`: lists the benches. `python -m bench NAME [--json FILE]`: runs one, or the row of every target."""
+"""`python -m bench`: lists the benches. `python -m bench NAME [--json FILE]`: runs one, or the row of every
+target.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ def measure_rows(rows: Sequence[Target], effort: Effort, say: Callable[[str], No
         results.append(result)
         verdict = "holds" if result.holds else "MISSED" if result.value is not None else "FAILED"
         value = "-" if result.value is None else f"{result.value:.4g}"
-        say(f"{verdict:<7} {result.name}\n        {value} {result.unit} (target {result.target}); {result.note}")
+        say(
+            f"{verdict:<7} {result.name}\n"
+            f"        {value} {result.unit} (target {result.target}); {result.note}"
+        )
     return results
 
 
@@ -42,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", nargs="?", choices=sorted(benches()), help="without it: lists them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--markdown", action="store_true", help="at the end, the rows as the README has them")
     options = parser.parse_args(arguments)
     if options.name is None:
         for name, (what, rows) in benches().items():
@@ -50,10 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     noise = measure.Noise()
     results = measure_rows(benches()[options.name][1], Effort())
     held = sum(result.holds for result in results)
-    print(f"{held} of {len(results)} targets hold; {noise.stolen():.1%} of the CPU time was stolen by other guests meanwhile")
+    noisy = f"{noise.stolen():.1%} of the CPU time was stolen, {noise.others():.0%} used by other processes"
+    print(f"{held} of {len(results)} targets hold; meanwhile {noisy}")
     if options.json is not None:
         rows_json = json.dumps([result.as_json() for result in results], indent=2, ensure_ascii=False)
         options.json.write_text(rows_json + "\n", encoding="utf-8")
+    if options.markdown:
+        print("\n".join(result.as_markdown() for result in results))
     return 0 if all(result.value is not None for result in results) else 1
 
 

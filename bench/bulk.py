@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -13,7 +15,9 @@ from .row import Effort, Measured
 
 
 def upload(size: int, effort: Effort, rounds: int) -> Measured:
-    """`array.set(numpy)` until the bytes are on the device, warm: its bandwidth as a share of the best single copy's."""
+    """`array.set(numpy)` until the bytes are on the device, warm: its bandwidth as a share of the best
+    single copy's.
+    """
     size //= effort.bulk_scale
     source = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     destination = np.ones(size, np.uint8)  # touched: its pages exist
@@ -28,11 +32,14 @@ def upload(size: int, effort: Effort, rounds: int) -> Measured:
 
             return measure.seconds_of(work)
 
-        subjects = {"gpudisagg": subject}
-        for how, name in enumerate(floor.COPIES):
-            if floor.copy_ns(destination, source, how):
-                subjects[name] = lambda how=how: floor.copy_ns(destination, source, how) / 1e9
+        subjects: dict[str, Callable[[], float]] = {"gpudisagg": subject}
+
+        def copy(how: int) -> float:
+            return floor.copy_ns(destination, source, how) / 1e9
+
+        subjects.update({name: partial(copy, how) for how, name in enumerate(floor.COPIES) if copy(how)})
         subject()
+        served.settle()
         times = measure.interleave(subjects, rounds)
         if not np.array_equal(array.get(), source):
             raise RuntimeError("the device has other bytes than were sent: what was measured means nothing")

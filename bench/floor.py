@@ -1,4 +1,6 @@
-"""The floors of csrc/: built by the C compiler when first needed, loaded through cffi as the library itself is."""
+"""The floors of csrc/: built by the C compiler when first needed, loaded through cffi as the library itself
+is.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ COPIES = ("libc", "rep movsb", "streaming stores")
 
 @functools.cache
 def load() -> Any:
-    """The compiled floors, with .ffi and .lib. Builds into the user's cache once per version of the sources."""
+    """The compiled floors, with .ffi and .lib. Builds into the user's cache once per version of the
+    sources.
+    """
     text = "".join((_CSRC / name).read_text(encoding="utf-8") for name in ("floor.h", *_SOURCES))
     tag = f"{sys.implementation.cache_tag}-{text}{_FLAGS}"
     name = f"_bench_floor_{hashlib.sha256(tag.encode()).hexdigest()[:12]}"
@@ -48,10 +52,12 @@ def _build(name: str, built: Path) -> None:
     for part in re.findall(r"/\* cffi: begin \*/(.*?)/\* cffi: end \*/", header, re.DOTALL):
         ffi.cdef(part)
     sources = [str(_CSRC / source) for source in _SOURCES]
-    ffi.set_source(name, '#include "floor.h"', sources=sources, include_dirs=[str(_CSRC)], extra_compile_args=_FLAGS)
+    ffi.set_source(
+        name, '#include "floor.h"', sources=sources, include_dirs=[str(_CSRC)], extra_compile_args=_FLAGS
+    )
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         made = ffi.compile(tmpdir=folder)
-        os.replace(made, built)  # whole or not at all: two benches may build at once
+        Path(made).replace(built)  # whole or not at all: two benches may build at once
 
 
 def _load_extension(name: str, path: Path) -> ModuleType:
@@ -73,7 +79,9 @@ class CacheLine:
         self._next = 1
 
     def pingpong(self, rounds: int) -> npt.NDArray[np.uint64]:
-        """Times of `rounds` round trips, ns, all in C on both sides. TimeoutError: the other process is silent."""
+        """Times of `rounds` round trips, ns, all in C on both sides. TimeoutError: the other process is
+        silent.
+        """
         ns = np.zeros(rounds, np.uint64)
         first = self._begin(rounds)
         out = self._floor.ffi.cast("uint64_t *", self._floor.ffi.from_buffer(ns))
@@ -84,7 +92,8 @@ class CacheLine:
 
     @contextmanager
     def round_trips(self, rounds: int) -> Iterator[tuple[Any, Any, Any, Any, int]]:
-        """For timing from Python: the function and its arguments (function, memory, request, reply, first sequence).
+        """For timing from Python: the function and its arguments (function, memory, request, reply, first
+        sequence).
 
         The caller makes exactly `rounds` calls function(memory, request, reply, first + i), each 0 or -1.
         """
@@ -109,13 +118,10 @@ def cache_line(cpu: int | None = None) -> Iterator[CacheLine]:
     fd = os.memfd_create("bench-floor")
     try:
         os.ftruncate(fd, mmap.PAGESIZE)
-        with mmap.mmap(fd, mmap.PAGESIZE) as shared:
-            memory = np.frombuffer(shared, np.uint8)
-            arguments = ["floor", str(fd), str(-1 if cpu is None else cpu)]
-            with Peer(arguments, pass_fds=(fd,)) as peer:
-                line = CacheLine(memory, peer)
-                yield line
-            del memory, line._memory, line._pointer  # or the mapping could not be closed
+        # Unmapped when the array goes: pointers into it may live as long as the CacheLine does.
+        memory = np.frombuffer(mmap.mmap(fd, mmap.PAGESIZE), np.uint8)
+        with Peer(["floor", str(fd), str(-1 if cpu is None else cpu)], pass_fds=(fd,)) as peer:
+            yield CacheLine(memory, peer)
     finally:
         os.close(fd)
 

@@ -1,4 +1,6 @@
-"""Round trips of 64 bytes between two processes: in C, and from Python against C. Each beside a bare cache line."""
+"""Round trips of 64 bytes between two processes: in C, and from Python against C. Each beside a bare cache
+line.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,10 @@ def c_round_trip(effort: Effort) -> Measured:
 
         def subject() -> float:
             check(lib.gpud_connection_pingpong(connection.pointer, _MESSAGE, rounds, ns), "pingpong")
-            return float(median(ns))
+            return measure.middle_mean(list(ns))
 
         def bare() -> float:
-            return float(median(line.pingpong(rounds).tolist()))
+            return measure.middle_mean(line.pingpong(rounds).tolist())
 
         subject(), bare()
         times = measure.interleave({"subject": subject, "floor": bare}, effort.rounds)
@@ -57,7 +59,9 @@ def c_round_trip(effort: Effort) -> Measured:
 
 
 def python_round_trip(effort: Effort) -> Measured:
-    """send and recv of the Python `transport` against an echo in C, as a ratio of a bare cffi call that does the same."""
+    """send and recv of the Python `transport` against an echo in C, as a ratio of a bare cffi call that
+    does the same.
+    """
     here, there = measure.two_cpus()
     rounds = effort.python_round_trips
     payload = bytes(_MESSAGE - 16)

@@ -27,6 +27,7 @@ def post(effort: Effort) -> Measured:
     """`kernel[1, 1]()`, not waited for: µs a launch, the median of batches that fit the ring."""
     with server.running() as served, gpudisagg.connect(served.address) as session:
         kernel = session.compile(EMPTY)["empty"]
+        served.settle()
 
         def batch() -> float:
             launches = range(effort.launches)
@@ -39,13 +40,16 @@ def post(effort: Effort) -> Measured:
 
         batch()
         times = [batch() for _ in range(effort.rounds * _BATCHES)]
-    return Measured(median(times), f"median of {len(times)} batches of {effort.launches}; best {min(times):.2f}")
+    return Measured(
+        median(times), f"median of {len(times)} batches of {effort.launches}; best {min(times):.2f}"
+    )
 
 
 def post_and_synchronize(effort: Effort) -> Measured:
     """`kernel[1, 1]()` and `session.synchronize()`: µs for both, the median."""
     with server.running() as served, gpudisagg.connect(served.address) as session:
         kernel = session.compile(EMPTY)["empty"]
+        served.settle()
         times = []
         noise = measure.Noise()
         for _ in range(effort.rounds * effort.launches * 4):
@@ -56,7 +60,9 @@ def post_and_synchronize(effort: Effort) -> Measured:
         stolen = noise.stolen()
     times.sort()
     tail = times[len(times) * 99 // 100]
-    return Measured(median(times), f"median of {len(times)}; p99 {tail:.1f}; {stolen:.1%} of the CPUs stolen meanwhile")
+    return Measured(
+        median(times), f"median of {len(times)}; p99 {tail:.1f}; {stolen:.1%} of the CPUs stolen meanwhile"
+    )
 
 
 def alloc_free_messages(effort: Effort) -> Measured:

@@ -19,8 +19,11 @@ _WARM = 4  # sessions: both workers have loaded the kernel by then
 def first_result(effort: Effort) -> Measured:
     """connect, asarray, compile, launch, get: ms until the result is in a numpy array, the median."""
     with server.running(workers=2) as served:
+        served.settle()
         times = [_open_and_run(served.address) * 1e3 for _ in range(_WARM + effort.opens)][_WARM:]
-    return Measured(median(times), f"median of {len(times)} sessions; best {min(times):.2f}, worst {max(times):.2f}")
+    return Measured(
+        median(times), f"median of {len(times)} sessions; best {min(times):.2f}, worst {max(times):.2f}"
+    )
 
 
 def _open_and_run(address: str) -> float:

@@ -1,4 +1,5 @@
-"""The other process of a ping-pong: `python -m bench.peer floor|echo ...`, told what to do line by line on its standard input.
+"""The other process of a ping-pong: `python -m bench.peer floor|echo ...`, told what to do line by line on
+its standard input.
 
 It ends when its standard input does, so it never outlives the bench.
 """
@@ -79,22 +80,22 @@ def _pin(cpu: int) -> None:
 
 
 def _serve_floor(fd: int, cpu: int) -> None:
-    """Answers cache-line ping-pongs: "serve FIRST ROUNDS" -> "ready", then "done" when the rounds are through."""
+    """Answers cache-line ping-pongs: "serve FIRST ROUNDS" -> "ready", then "done" when the rounds are
+    through.
+    """
     import mmap
 
     from bench.floor import load
 
     floor = load()
     _pin(cpu)
-    with mmap.mmap(fd, mmap.PAGESIZE) as shared:
-        memory = floor.ffi.from_buffer(shared)
-        for line in sys.stdin:
-            _, first, rounds = line.split()
-            _say("ready")
-            if floor.lib.floor_serve(memory, int(first), int(rounds)) != 0:
-                sys.exit("the floor's client was silent for 10 s")
-            _say("done")
-        del memory
+    memory = floor.ffi.from_buffer(mmap.mmap(fd, mmap.PAGESIZE))
+    for line in sys.stdin:
+        _, first, rounds = line.split()
+        _say("ready")
+        if floor.lib.floor_serve(memory, int(first), int(rounds)) != 0:
+            sys.exit("the floor's client was silent for 10 s")
+        _say("done")
 
 
 def _serve_echo(address: str, cpu: int) -> None:

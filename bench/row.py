@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,7 +56,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Result:
-    """One measured row. `value` is None where it could not be measured; `note` says why, or where the value comes from."""
+    """One measured row. `value` is None where it could not be measured; `note` says why, or where the value
+    comes from.
+    """
 
     name: str
     value: float | None
@@ -68,12 +71,20 @@ class Result:
         """The row as it stands in the file that `bench targets --json` writes."""
         return {key: getattr(self, key) for key in ("name", "value", "unit", "target", "holds")}
 
+    def as_markdown(self) -> str:
+        """The row of a table: what, measured, target."""
+        value = "not measured" if self.value is None else f"{self.value:.3g} {self.unit}"
+        return f"| {self.name} | {value} | {self.target}{'' if self.holds else ', missed'} |"
+
 
 def run(target: Target, effort: Effort) -> Result:
     """Measures one row. A row that fails is a result too: it does not hold, and says why."""
     try:
         measured = target.measure(effort)
     except Exception as error:
-        return Result(target.name, None, target.unit, target.target, False, f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+        return Result(
+            target.name, None, target.unit, target.target, False, f"{type(error).__name__}: {error}"
+        )
     holds = bool(target.holds(measured.value))
     return Result(target.name, measured.value, target.unit, target.target, holds, measured.note)

@@ -7,11 +7,16 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from . import measure
+
 _START = 60.0  # seconds: warming a worker loads the compiler
+_LOOK = 0.1
+_CALM_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -21,15 +26,43 @@ class Server:
     address: str
     pid: int
 
+    def settle(self) -> None:
+        """Waits until the server and its workers do nothing: a pool refills behind a session, and would be
+        measured too.
+
+        RuntimeError: it did not calm down within a minute.
+        """
+        deadline = time.monotonic() + _START
+        calm = 0
+        while calm < _CALM_LOOKS:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the server is still busy a minute after it was started")
+            before = self.cpu_ns()
+            time.sleep(_LOOK)
+            calm = calm + 1 if self.cpu_ns() - before < _LOOK * 1e9 / 50 else 0
+
+    def cpu_ns(self) -> int:
+        """CPU time of the daemon and its workers so far, ns."""
+        return sum(map(measure.cpu_ns, [self.pid, *measure.descendants(self.pid)]))
+
 
 @contextmanager
-def running(memory: str = "4GiB", workers: int = 2) -> Iterator[Server]:
+def running(memory: str = "4GiB", workers: int = 1) -> Iterator[Server]:
     """`gpudisagg serve` on a private socket. RuntimeError when it does not come up."""
     with tempfile.TemporaryDirectory(prefix="gpudisagg-bench-") as folder:
         address = f"unix://{folder}/s.sock"
         ends, kept = os.pipe()  # the daemon drains and ends once `kept` is closed, however we end
         command = [sys.executable, "-m", "gpudisagg", "serve", "--listen", address, "--workers", str(workers)]
-        command += ["--memory", memory, "--host-memory", memory, "--until-closed", str(ends)]
+        command += [
+            "--memory",
+            memory,
+            "--host-memory",
+            memory,
+            "--until-closed",
+            str(ends),
+            "--log-level",
+            "warning",
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(ends,))
         try:
             os.close(ends)

@@ -1,4 +1,6 @@
-"""Every target there is, a row each: `python -m bench targets` measures them all. Later work adds its rows here."""
+"""Every target there is, a row each: `python -m bench targets` measures them all. Later work adds its rows
+here.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +38,34 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("Python: post a launch of an empty kernel (no wait)", "µs", "≤ 1.5", launch.post, at_most(1.5)),
     Target(
-        "Python: launch an empty kernel and synchronise", "µs", "≤ 3", launch.post_and_synchronize, at_most(3.0)
+        "Python: launch an empty kernel and synchronise",
+        "µs",
+        "≤ 3",
+        launch.post_and_synchronize,
+        at_most(3.0),
     ),
     Target("alloc + free of 1 MiB after warm-up", "messages", "0", launch.alloc_free_messages, at_most(0.0)),
     Target(
-        "numpy → device, warm, 64 MiB", "× the best single copy's bandwidth", "≥ 0.9", bulk.upload_64_mib, at_least(0.9)
+        "numpy → device, warm, 64 MiB",
+        "× the best single copy's bandwidth",
+        "≥ 0.9",
+        bulk.upload_64_mib,
+        at_least(0.9),
     ),
     Target(
-        "numpy → device, warm, 1 GiB", "× the best single copy's bandwidth", "≥ 0.9", bulk.upload_1_gib, at_least(0.9)
+        "numpy → device, warm, 1 GiB",
+        "× the best single copy's bandwidth",
+        "≥ 0.9",
+        bulk.upload_1_gib,
+        at_least(0.9),
     ),
     Target("HostArray as kernel argument", "bytes copied", "0", launch.host_array_bytes, at_most(0.0)),
     Target(
-        "session open to first result, warm worker, cached kernel", "ms", "≤ 5", opening.first_result, at_most(5.0)
+        "session open to first result, warm worker, cached kernel",
+        "ms",
+        "≤ 5",
+        opening.first_result,
+        at_most(5.0),
     ),
     Target("idle session, both sides", "% of a CPU", "0", idle.cpu_share, lambda value: value < _NOTHING),
 )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # cffi runs this file by its path
-import build_transport as common  # noqa: E402
+import build_transport as common
 
 ENGINE_HEADERS = ["engine.h"]
 

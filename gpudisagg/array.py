@@ -37,7 +37,7 @@ class DeviceArray:
     session: whose it is. base: the array this one is a view of, or None.
     """
 
-    __slots__ = ("__weakref__", "base", "dtype", "memory", "ptr", "session", "shape", "strides")
+    __slots__ = ("__weakref__", "base", "dtype", "layout", "memory", "ptr", "session", "shape", "strides")
     __array_ufunc__ = None  # numpy's operators refuse it instead of making an object array
     __hash__ = None  # type: ignore[assignment]
 
@@ -50,6 +50,7 @@ class DeviceArray:
         base: DeviceArray | None = None,
     ) -> None:
         self.session = session
+        self.layout = layout
         self.ptr = layout.address
         self.shape = layout.shape
         self.strides = layout.strides
@@ -58,10 +59,6 @@ class DeviceArray:
         self.base = base
 
     # ------------------------------------------------------------ what it is
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.ptr, self.shape, self.strides, self.dtype.itemsize)
 
     @property
     def ndim(self) -> int:

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from gpudisagg.regions import Budget
     from transport.connection import Connection
+    from transport.region import MemoryRegion
 
 TransportError = transport_errors.TransportError
 
+_INLINE = 2048  # bytes that travel in the command itself
 _SMALL = 64 << 10
 # Chunks and their size, for small transfers and for large ones.
-_STAGES = {False: (4, 16 << 10), True: (8, 512 << 10)}
+_STAGES = {False: (4, 16 << 10), True: (16, 256 << 10)}
 # Connections of open sessions. The garbage collector may finalize what it finds together in any order: held
 # here, a connection cannot be freed before those who use it in their finalizers.
 _held: set[Connection] = set()
@@ -52,7 +54,10 @@ class Channel:
         self.raw_post: Callable[[int, int, bytes], int] = connection.post
         self._wait = connection.wait
         self._stages: dict[bool, Stage] = {}
-        self._lock = threading.Lock()
+        # Guards what memory the session has: regions here, blocks and the window in the pool. Finalizers
+        # never wait for it: they may run inside of whatever holds it.
+        self.memory_lock = threading.Lock()
+        self._closing = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
         self._lost: str | None = None
@@ -112,6 +117,9 @@ class Channel:
 
     def put(self, address: int, source: NDArray[Any], stream: int) -> None:
         """`source` (contiguous) to device memory. It may be changed on return."""
+        if source.nbytes <= _INLINE:
+            self.post(wire.OP_WRITE, stream, wire.Write(address, source.tobytes()).pack())
+            return
         try:
             stage = self._stage(source.nbytes)
             stage.put(address, source, stream, self.timeout)
@@ -134,11 +142,18 @@ class Channel:
         """The worker copies from device memory to a region of ours."""
         return self.post(wire.OP_COPY_OUT, stream, wire.CopyHost(address, offset, size, region).pack())
 
+    def create_region(self, size: int, address: int) -> MemoryRegion:
+        """Memory that the worker reaches, and kernels at `address` of the window (0: they don't)."""
+        try:
+            return self._connection.create_region(size, address=address)
+        except TransportError as error:
+            self.fail(error, f"sharing {size} bytes")
+
     def _stage(self, nbytes: int) -> Stage:
         large = nbytes > _SMALL
         stage = self._stages.get(large)
         if stage is None:
-            with self._lock:
+            with self.memory_lock:
                 stage = self._stages.get(large)
                 if stage is None:
                     stage = self._stages[large] = self._new_stage(large)
@@ -253,7 +268,7 @@ class Channel:
 
     def close(self) -> None:
         """Says CLOSE and hangs up; waits in other threads end with SessionClosed. Twice is fine."""
-        with self._lock:
+        with self._closing:
             if self._closed:
                 return
             self._closed = True
@@ -266,12 +281,13 @@ class Channel:
         except TransportError:
             pass  # then it is gone, which is what closing is for
         finally:
-            for stage in self._stages.values():
+            for stage in list(self._stages.values()):
                 stage.close()
             self._connection.close()
             _held.discard(self._connection)
 
     def forked(self) -> None:
         """In the child, after fork: locks that other threads held are nobody's now."""
-        self._lock = threading.Lock()
+        self.memory_lock = threading.Lock()
+        self._closing = threading.Lock()
         self.inbox = Inbox(self._connection.receive)

@@ -134,6 +134,8 @@ class Runs(NamedTuple):
 def runs(*layouts: Layout) -> Runs:
     """The longest rows that all `layouts` (same shape and itemsize, size > 0) have in common."""
     shape, nbytes = layouts[0].shape, layouts[0].itemsize
+    if all(layout.is_contiguous() for layout in layouts):
+        return Runs(layouts[0].nbytes, tuple(np.array([layout.address], np.int64) for layout in layouts))
     outer = len(shape)
     while outer and all(shape[outer - 1] == 1 or layout.strides[outer - 1] == nbytes for layout in layouts):
         nbytes *= shape[outer - 1]

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpudisagg import failures, geometry
 from gpudisagg.array import DeviceArray
+from gpudisagg.errors import ProtocolError
 from gpudisagg.kernel import Kernel
 from gpudisagg.pool import Command
 from transport import wire
@@ -34,6 +35,11 @@ class Module:
         if status.status != wire.STATUS_OK:
             raise failures.module(status)
         self._loaded = True
+        kernels = sum(isinstance(part, wire.KernelInfo) for part in parts)
+        if (kernels, len(parts) - 1 - kernels) != (status.kernels, status.globals):
+            raise ProtocolError(
+                f"the server described {kernels} of the module's {status.kernels} kernels; update it"
+            )
         self._infos = {part.name: part for part in parts if isinstance(part, wire.KernelInfo)}
         self._globals = {part.name: part for part in parts if isinstance(part, wire.GlobalInfo)}
         self._kernels: dict[str, Kernel] = {}

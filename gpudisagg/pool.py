@@ -7,7 +7,6 @@ for: what died is put in a queue, and emptied now if nobody is at work here, els
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +54,6 @@ class Pool:
     def __init__(self, channel: Channel, welcome: wire.Welcome, budget: Budget) -> None:
         self._channel = channel
         self._budget = budget
-        self._lock = threading.Lock()
         self._dead: deque[Block | Pages | Command] = deque()
         self._window = Window(welcome.window_base, welcome.window_size, welcome.granularity)
         self._maps_regions = reachable(welcome.features)
@@ -67,7 +65,7 @@ class Pool:
         """`size` > 0 bytes for use on `stream`. OutOfMemory."""
         if not self._channel.usable:
             self._channel.check()
-        with self._lock:
+        with self._channel.memory_lock:
             self._empty()
             block = self._allocator.allocate(size)
             zeroed = not block.streams
@@ -82,26 +80,26 @@ class Pool:
         """
         if not self._channel.usable:
             self._channel.check()
-        with self._lock:
+        with self._channel.memory_lock:
             self._empty()
             window = self._window if in_window and self._maps_regions else None
-            pages = Pages(session, self._channel.connection, self._budget, window, size)
+            pages = Pages(session, self._channel, self._budget, window, size)
         self.reap()
         return pages
 
     def usage(self) -> Usage:
-        with self._lock:
+        with self._channel.memory_lock:
             self._empty()
             return self._allocator.usage()
 
     def trim(self) -> int:
         """Unmaps what is wholly free. Bytes given back."""
-        with self._lock:
+        with self._channel.memory_lock:
             self._empty()
             return self._allocator.trim()
 
     def stream_created(self, number: int) -> None:
-        with self._lock:
+        with self._channel.memory_lock:
             self._streams |= {number}
 
     def bury(self, dead: Block | Pages | Command) -> None:
@@ -112,15 +110,15 @@ class Pool:
 
     def reap(self) -> None:
         """Empties the queue unless somebody is at work here, who will."""
-        while self._dead and self._lock.acquire(blocking=False):
+        lock = self._channel.memory_lock
+        while self._dead and lock.acquire(blocking=False):
             try:
                 self._empty()
             finally:
-                self._lock.release()
+                lock.release()
 
     def forked(self) -> None:
         """In the child, after fork."""
-        self._lock = threading.Lock()
         self._forked = True  # nothing here is ours any more, so nothing is given back
 
     def _empty(self) -> None:

@@ -4,7 +4,6 @@ top.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,37 +15,34 @@ from transport import wire
 from transport.errors import TransportError
 
 if TYPE_CHECKING:
+    from gpudisagg.channel import Channel
     from gpudisagg.session import Session
-    from transport.connection import Connection
     from transport.region import MemoryRegion
 
 _PAGE = 4096
 
 
 class Budget:
-    """How many bytes of regions a session may have, and has."""
+    """How many bytes of regions a session may have, and has. To change it, hold the channel's memory lock."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._lock = threading.Lock()
 
     def take(self, size: int) -> int:
         """Counts `size` bytes, rounded up to the page as regions are; that many. OutOfMemory."""
         size = round_up(size, _PAGE)
-        with self._lock:
-            if self.used + size > self.limit:
-                raise OutOfMemory(
-                    f"{format_size(size)} of host memory asked, {format_size(self.used)} of "
-                    f"{format_size(self.limit)} used; drop host arrays that are no longer needed, or "
-                    "connect(host_memory=...) with more"
-                )
-            self.used += size
+        if self.used + size > self.limit:
+            raise OutOfMemory(
+                f"{format_size(size)} of host memory asked, {format_size(self.used)} of "
+                f"{format_size(self.limit)} used; drop host arrays that are no longer needed, or "
+                "connect(host_memory=...) with more"
+            )
+        self.used += size
         return size
 
     def give_back(self, size: int) -> None:
-        with self._lock:
-            self.used -= size
+        self.used -= size
 
 
 class Pages:
@@ -57,7 +53,7 @@ class Pages:
     """
 
     def __init__(
-        self, session: Session, connection: Connection, budget: Budget, window: Window | None, size: int
+        self, session: Session, channel: Channel, budget: Budget, window: Window | None, size: int
     ) -> None:
         self.session: Session | None = session
         self._region: MemoryRegion | None = None
@@ -74,7 +70,7 @@ class Pages:
                         f"no {format_size(size)} of consecutive addresses are left in the session's window"
                     )
                 self.address = address
-            region = connection.create_region(self.size, address=self.address)
+            region = channel.create_region(self.size, self.address)
         except BaseException:
             self._settle()
             raise

@@ -80,7 +80,7 @@ def is_module(name: str) -> bool:
 
 def allowed(importer: str, imported: str) -> bool:
     top = imported.split(".")[0]
-    if top in sys.stdlib_module_names or top in ("numpy", "typing_extensions"):
+    if top in sys.stdlib_module_names or top in ("numpy", "tomllib", "typing_extensions"):
         return True
     if importer in LEAVES:
         return False

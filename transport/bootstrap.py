@@ -111,10 +111,11 @@ def bind(address: Address, mode: int = 0o600, backlog: int = 64) -> sockets.sock
     path = Path(address.path)
     listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_CLOEXEC)
     try:
-        os.fchmod(listener.fileno(), mode)  # before bind: the file never has other permissions
+        os.fchmod(listener.fileno(), mode)  # before bind: the file never has more permissions
         with _only_one(path.parent):
             _clear(path)
             listener.bind(str(path))
+            path.chmod(mode)  # bind took the umask off
         listener.listen(backlog)
     except BaseException:
         listener.close()

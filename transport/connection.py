@@ -81,9 +81,11 @@ def _make_post(pointer: Any, state: _State) -> tuple[Callable[[int, int, bytes],
         return sequence if sequence > 0 else wait_for_credit(op, stream, body, sequence)
 
     def wait_for_credit(op: int, stream: int, body: bytes, rc: int) -> int:
-        held = pointer
-        if rc in (-errno.ETIMEDOUT, -errno.EAGAIN) and held is not None:
-            rc = sliced(lambda end: call(held, op, stream, body, len(body), end), state.timeout)
+        held = pointer  # another thread may close meanwhile
+        if held is None:
+            raise Closed(f"post {op_name(op)}: {_CLOSED}")
+        if rc == -errno.ETIMEDOUT:
+            rc = sliced(lambda end: int(call(held, op, stream, body, len(body), end)), state.timeout)
         return check(rc, f"post {op_name(op)}")
 
     def retire() -> None:

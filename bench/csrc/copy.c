@@ -63,9 +63,9 @@ static int copy_libc(void *destination, const void *source, uint64_t size)
 uint64_t floor_copy(void *destination, const void *source, uint64_t size, int how)
 {
   static int (*const copies[FLOOR_COPIES])(void *, const void *, uint64_t) = {
-      [FLOOR_COPY_LIBC] = copy_libc,
-      [FLOOR_COPY_MOVSB] = copy_movsb,
-      [FLOOR_COPY_STREAM] = copy_stream,
+    [FLOOR_COPY_LIBC] = copy_libc,
+    [FLOOR_COPY_MOVSB] = copy_movsb,
+    [FLOOR_COPY_STREAM] = copy_stream,
   };
   if (how < 0 || how >= FLOOR_COPIES)
     return 0;

@@ -16,16 +16,20 @@
 #include "device.h"
 #include "fault.h"
 #include "pool.h"
+#include "spare.h"
 #include "wait.h"
 
-#define GRANULARITY (2u << 20) /* a huge page */
+#define GRANULARITY GPUD_GRANULE
 #define DEFAULT_WINDOW (64ull << 30)
 #define MAX_SHARED (163u << 10) /* what a block of compute capability 8.0 may have */
+#define SPARE_MOST 128u         /* granules kept from one session to the next */
+#define SPARE_FIRST 16u         /* and there before the first */
 #define STREAMING (4u << 20)    /* bytes: beyond, a fill would only drive everything else out of the cache */
 
 typedef struct device_cpu {
   gpud_device base;
   gpud_pool *pool;
+  gpud_spare spare;
   gpud_fault_net net; /* under copies */
   void *reserved;     /* what mmap gave: the window, and slack to align it */
   uint64_t reserved_size;
@@ -63,25 +67,35 @@ static int reserve(uint64_t address, uint64_t size)
   return at == MAP_FAILED ? -errno : 0;
 }
 
-static int cpu_map(gpud_device *d, uint64_t address, uint64_t size)
+/* Fresh memory, faulted in now and in one go, rather than page by page under the first copy or kernel. */
+static int map_fresh(uint64_t address, uint64_t size)
 {
-  of(d)->used = true;
   void *at = mmap((void *)(uintptr_t)address, size, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   if (at == MAP_FAILED)
     return -ENOMEM;
   madvise(at, size, MADV_HUGEPAGE);
-  /* Now, in one go, rather than page by page under the first copy or kernel, at ten times its cost. */
-  if (madvise(at, size, MADV_POPULATE_WRITE) && errno != EINVAL) {
+  /* EINVAL: a kernel before 5.14; then page by page it is. */
+  return madvise(at, size, MADV_POPULATE_WRITE) && errno != EINVAL ? -ENOMEM : 0;
+}
+
+static int cpu_map(gpud_device *d, uint64_t address, uint64_t size)
+{
+  device_cpu *device = of(d);
+  device->used = true;
+  uint64_t taken = gpud_spare_take(&device->spare, address, size);
+  int rc = taken < size ? map_fresh(address + taken, size - taken) : 0;
+  if (rc)
     reserve(address, size);
-    return -ENOMEM;
-  }
-  return 0;
+  return rc;
 }
 
 static int cpu_unmap(gpud_device *d, uint64_t address, uint64_t size)
 {
-  (void)d;
+  device_cpu *device = of(d);
+  /* After a fault nothing is kept: the process goes, and the quicker the better. */
+  if (!device->broken)
+    gpud_spare_give(&device->spare, address, size);
   return reserve(address, size);
 }
 
@@ -242,6 +256,7 @@ static void cpu_close(gpud_device *d)
     gpud_pool_free(device->pool);
   if (device->reserved)
     munmap(device->reserved, device->reserved_size);
+  gpud_spare_close(&device->spare);
   gpud_fault_uninstall();
   free(device);
 }
@@ -288,6 +303,8 @@ int gpud_device_cpu_open(uint32_t threads, uint64_t window, gpud_device **out)
   device->base.ops = &cpu_ops;
   gpud_fault_install();
   int rc = reserve_window(device, window ? window : DEFAULT_WINDOW);
+  if (rc == 0)
+    rc = gpud_spare_open(&device->spare, SPARE_MOST, SPARE_FIRST);
   if (rc == 0)
     rc = gpud_pool_new(threads, MAX_SHARED, &device->pool);
   if (rc) {

@@ -133,6 +133,16 @@ int gpud_engine_attach_endpoint(gpud_engine *e, gpud_endpoint *ep, uint64_t sess
   return begin(e, ep, -1, welcome);
 }
 
+static void unmap_all(gpud_engine *e)
+{
+  for (uint32_t i = 0; i < e->memory.count; i++) {
+    const gpud_extent *extent = &e->memory.extents[i];
+    if (extent->kind == GPUD_EXTENT_CHUNK)
+      e->device->ops->unmap(e->device, extent->address, extent->size); /* what fails, reset sees to */
+  }
+  gpud_memory_clear(&e->memory);
+}
+
 int gpud_engine_detach(gpud_engine *e, uint32_t status, const char *text)
 {
   if (!e->connection)
@@ -146,7 +156,7 @@ int gpud_engine_detach(gpud_engine *e, uint32_t status, const char *text)
   e->socket = -1;
   gpud_idmap_clear(&e->events);
   gpud_idmap_clear(&e->streams);
-  gpud_memory_clear(&e->memory);
+  unmap_all(e);
   gpud_store_relaxed_u64(&e->stats.memory, 0);
   gpud_store_relaxed_u64(&e->stats.host_memory, 0);
   e->fault = (gpud_failure){0};

@@ -44,7 +44,7 @@ int gpud_engine_attach_endpoint(gpud_engine *engine, gpud_endpoint *ep, uint64_t
                                 uint64_t host_memory, gpud_welcome *welcome);
 /* GPUD_RUN_*, or -errno on an error of ours. */
 int gpud_engine_run(gpud_engine *engine);
-/* From another thread or a signal handler: run() returns soon, also out of a wait. */
+/* From another thread or a signal handler: run() returns soon, also out of a wait. Holds until detach. */
 void gpud_engine_interrupt(gpud_engine *engine);
 /*
  * Ends the session with a BYE (GPUD_STATUS_OK: none), gives back all it had. 0 when the engine is as new; -EBUSY when the process must be
@@ -66,14 +66,21 @@ typedef struct gpud_image {
   uint32_t options_size;
 } gpud_image;
 int gpud_engine_image(gpud_engine *engine, gpud_image *image);
-/* Describe the compiled module, kernel by kernel in index order, then commit; or fail. 0 or -errno. */
+/*
+ * Describe the compiled module, kernel by kernel in index order, then commit; or fail. 0 or -errno. -EMSGSIZE: no message can
+ * describe it (names over GPUD_MAX_TEXT, too many kernels or parameters); after that and -ENOMEM fail is still to be
+ * called. Commit's -EPIPE and -ETIMEDOUT are the client's: the module is loaded, and run says what became of the session.
+ */
 int gpud_engine_module_kernel(gpud_engine *engine, const char *name, uint64_t entry, const gpud_param *params,
                               uint32_t param_count, uint32_t params_size, uint32_t static_shared,
                               uint32_t scratch_fixed, uint32_t scratch_per_thread, uint32_t max_threads);
 int gpud_engine_module_global(gpud_engine *engine, const char *name, uint64_t address, uint64_t size);
 int gpud_engine_module_commit(gpud_engine *engine);
 int gpud_engine_module_fail(gpud_engine *engine, uint32_t status, const char *text);
-/* Modules whose code Python may free now: the next id, or -ENOENT. Also after detach. */
+/*
+ * Modules whose code Python may free now: the next id, or -ENOENT. Also after detach. Ask until there is none before a new
+ * module is compiled: the client may give an id again. One that was never committed is not among them.
+ */
 int64_t gpud_engine_next_unloaded(gpud_engine *engine);
 
 typedef struct gpud_engine_stats {

@@ -90,10 +90,8 @@ static ssize_t receive_some(int socket, void *bytes, size_t size, int *fd, uint6
   } control;
   for (;;) {
     struct iovec part = {.iov_base = bytes, .iov_len = size};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = sizeof control.bytes};
+    struct msghdr message = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
     ssize_t got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (got >= 0) {
       take_fds(&message, fd);
@@ -174,9 +172,8 @@ int gpud_bootstrap_peer(int socket, gpud_peer *peer)
   socklen_t size = sizeof credentials;
   if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0)
     return -errno;
-  *peer = (gpud_peer){.pid = credentials.pid > 0 ? (uint32_t)credentials.pid : 0,
-                      .uid = credentials.uid,
-                      .gid = credentials.gid};
+  *peer = (gpud_peer){
+    .pid = credentials.pid > 0 ? (uint32_t)credentials.pid : 0, .uid = credentials.uid, .gid = credentials.gid};
   return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "lock.h"
 #include "wait.h"
 
+#define SPIN_NS 20000u       /* how long to wait for one chunk before waiting for several */
 #define DROP_NS 100000000ull /* how long freeing a stage may wait for room in the ring */
 
 struct gpud_stage {
@@ -54,11 +55,31 @@ static char *chunk_pointer(const gpud_stage *stage, uint32_t chunk)
   return (char *)gpud_region_pointer(stage->region) + chunk * stage->chunk_size;
 }
 
+/* How much of a transfer goes in one command. */
+static uint64_t piece_size(const gpud_stage *stage, uint64_t size)
+{
+  return size < GPUD_BULK_CACHED && stage->chunk_size > GPUD_BULK_PIECE ? GPUD_BULK_PIECE : stage->chunk_size;
+}
+
+/*
+ * Waits for the command that uses a chunk. Where spinning does not bring it, sleeps until half of the chunks behind it
+ * are done as well: on a busy machine that is one wake-up for many chunks, and the other half keeps the worker at work.
+ */
+static int await_chunk(const gpud_stage *stage, uint32_t chunk, uint64_t deadline)
+{
+  uint64_t spun = gpud_now() + SPIN_NS;
+  int rc = gpud_connection_wait(stage->connection, stage->busy[chunk], spun < deadline ? spun : deadline);
+  if (rc != -ETIMEDOUT)
+    return rc;
+  uint64_t later = stage->busy[(chunk + stage->chunks / 2) % stage->chunks];
+  return gpud_connection_wait(stage->connection, later > stage->busy[chunk] ? later : stage->busy[chunk], deadline);
+}
+
 /* Waits until the next chunk is free and takes it: its index, or -errno. */
 static int claim(gpud_stage *stage, uint64_t deadline)
 {
   uint32_t chunk = stage->next;
-  int rc = gpud_connection_wait(stage->connection, stage->busy[chunk], deadline);
+  int rc = await_chunk(stage, chunk, deadline);
   if (rc != 0)
     return rc;
   stage->next = chunk + 1 == stage->chunks ? 0 : chunk + 1;
@@ -92,8 +113,9 @@ static int64_t put_staged(gpud_stage *stage, uint64_t address, const char *sourc
   int64_t rc = gpud_mutex_acquire(&stage->mutex, deadline);
   if (rc != 0)
     return rc;
+  const uint64_t piece = piece_size(stage, size);
   for (uint64_t done = 0, part; done < size; done += part) {
-    part = smaller(size - done, stage->chunk_size);
+    part = smaller(size - done, piece);
     int chunk = claim(stage, deadline);
     rc = chunk;
     if (chunk < 0)
@@ -123,14 +145,15 @@ int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, u
 static int64_t get_staged(gpud_stage *stage, char *destination, uint64_t address, uint64_t size, uint32_t stream,
                           uint64_t deadline)
 {
+  const uint64_t piece = piece_size(stage, size);
   uint64_t asked = 0;
   uint32_t oldest = stage->next; /* the chunk that comes back next */
   int64_t rc = 0;
   int64_t last = 0;
   for (uint64_t done = 0, part; done < size; done += part) {
     /* Ask ahead, as far as there are chunks that hold nothing we have yet to copy out. */
-    while (asked < size && asked < done + stage->chunks * stage->chunk_size) {
-      part = smaller(size - asked, stage->chunk_size);
+    while (asked < size && asked < done + stage->chunks * piece) {
+      part = smaller(size - asked, piece);
       int chunk = claim(stage, deadline);
       if (chunk < 0)
         return chunk;
@@ -140,8 +163,8 @@ static int64_t get_staged(gpud_stage *stage, char *destination, uint64_t address
       last = rc;
       asked += part;
     }
-    part = smaller(size - done, stage->chunk_size);
-    rc = gpud_connection_wait(stage->connection, stage->busy[oldest], deadline);
+    part = smaller(size - done, piece);
+    rc = await_chunk(stage, oldest, deadline);
     if (rc != 0)
       return rc;
     gpud_copy(destination + done, chunk_pointer(stage, oldest), part);

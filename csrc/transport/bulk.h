@@ -13,10 +13,13 @@
 #include "connection.h"
 
 /* cffi: begin */
-#define GPUD_STAGE_CHUNKS 16          /* recommended: enough to keep both sides copying, */
-#define GPUD_STAGE_CHUNK_SIZE 262144  /* and small enough that the chunks stay in the shared cache */
+#define GPUD_STAGE_CHUNKS 16         /* recommended: enough to keep both sides copying, */
+#define GPUD_STAGE_CHUNK_SIZE 262144 /* and small enough that the chunks stay in the shared cache */
 #define GPUD_STAGE_MAX_CHUNKS 65536
-#define GPUD_BULK_INLINE 2048 /* puts up to this size travel in the command itself */
+#define GPUD_BULK_INLINE 2048     /* puts up to this size travel in the command itself */
+#define GPUD_BULK_CACHED 16777216 /* transfers below this may still be in the cache when they are used: */
+#define GPUD_BULK_PIECE 131072    /* they go in pieces that gpud_copy leaves there, */
+#define GPUD_COPY_STREAM 262144   /* from this size on it writes past the caches */
 
 typedef struct gpud_stage gpud_stage;
 
@@ -35,7 +38,7 @@ int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, u
 /* Device `address` -> destination[size], as COPY_OUT commands on `stream`; returns when the bytes are there. As above. */
 int64_t gpud_bulk_get(gpud_stage *stage, void *destination, uint64_t address, uint64_t size, uint32_t stream,
                       uint64_t deadline);
-/* Copies with the routine that suits the size (libc, rep movsb, non-temporal stores), chosen once at start. */
+/* Copies with what suits the size: libc, or from GPUD_COPY_STREAM on stores that pass the caches by. */
 void gpud_copy(void *destination, const void *source, uint64_t size);
 /* The same towards memory that the other side reads next (stays in the shared cache): for staging. */
 void gpud_copy_cached(void *destination, const void *source, uint64_t size);

@@ -18,9 +18,9 @@ typedef struct gpud_connection gpud_connection;
 typedef struct gpud_connection_stats {
   uint64_t messages_sent;
   uint64_t messages_received;
-  uint64_t bytes_copied_in;  /* client: into staging; worker: from regions to the device */
+  uint64_t bytes_copied_in; /* client: into staging; worker: from regions to the device */
   uint64_t bytes_copied_out;
-  uint64_t credit_waits;     /* posts that found the ring full */
+  uint64_t credit_waits; /* posts that found the ring full */
 } gpud_connection_stats;
 
 /* Takes the endpoint. `client`: 1 on the side that sends commands. NULL when there is no memory. */
@@ -103,7 +103,5 @@ int gpud_connection_announce(gpud_connection *c, int fd, const gpud_msg_region_a
 /* Adds to the statistics what was copied to and from regions outside rma_read and rma_write. */
 void gpud_connection_count_copied(gpud_connection *c, uint64_t in, uint64_t out);
 gpud_endpoint *gpud_connection_endpoint(gpud_connection *c);
-/* The socket whose hang-up tells that the peer died, for poll(2) only; it stays the endpoint's. -1 where there is none (loop). */
-int gpud_connection_socket(const gpud_connection *c);
 
 #endif

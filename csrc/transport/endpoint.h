@@ -65,7 +65,7 @@ typedef struct gpud_endpoint_ops {
    * -EEXIST, -EPERM (not sealed, wrong size), -ENOMEM, -ETIMEDOUT, -EPIPE, -ENOTSUP (an address, where regions cannot be mapped).
    */
   int (*region_add)(gpud_endpoint *ep, const gpud_msg_region_add *add, uint64_t deadline);
-  int (*region_drop)(gpud_endpoint *ep, uint32_t region); /* 0, -ENOENT */
+  int (*region_drop)(gpud_endpoint *ep, uint32_t region);                         /* 0, -ENOENT */
   int (*region_view)(gpud_endpoint *ep, uint32_t region, gpud_region_view *view); /* 0, -ENOENT */
   /*
    * Worker: one-sided copies between local memory and [offset, offset + size) of a region, complete on return.

@@ -133,8 +133,8 @@ static inline int holds(const ring_endpoint *e, uint32_t what, uint64_t value)
 {
   if ((what & GPUD_WAIT_MESSAGE) && gpud_ring_ready(&e->in))
     return 1;
-  if ((what & GPUD_WAIT_COMPLETED) && (gpud_load_acquire_u64(&e->shared->completed) >= value ||
-                                       gpud_load_relaxed_u32(&e->shared->faulted) != 0))
+  if ((what & GPUD_WAIT_COMPLETED) &&
+      (gpud_load_acquire_u64(&e->shared->completed) >= value || gpud_load_relaxed_u32(&e->shared->faulted) != 0))
     return 1;
   if (what & GPUD_WAIT_CREDIT) {
     int room = gpud_ring_room(&e->out, (uint32_t)value);

@@ -23,8 +23,14 @@ static inline uint64_t gpud_load_relaxed_u64(const uint64_t *p) { return __atomi
 static inline void gpud_store_relaxed_u32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
 static inline void gpud_store_relaxed_u64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
 
-static inline uint64_t gpud_fetch_add_u64(uint64_t *p, uint64_t v) { return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL); }
-static inline uint32_t gpud_exchange_u32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
+static inline uint64_t gpud_fetch_add_u64(uint64_t *p, uint64_t v)
+{
+  return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
+}
+static inline uint32_t gpud_exchange_u32(uint32_t *p, uint32_t v)
+{
+  return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL);
+}
 
 static inline void gpud_full_fence(void)
 {

@@ -105,8 +105,7 @@ static int locate(gpud_region_table *table, uint32_t region, uint64_t offset, ui
   return 0;
 }
 
-int gpud_region_table_read(gpud_region_table *table, uint32_t region, uint64_t offset, void *destination,
-                           uint64_t size)
+int gpud_region_table_read(gpud_region_table *table, uint32_t region, uint64_t offset, void *destination, uint64_t size)
 {
   char *pointer;
   pthread_rwlock_rdlock(&table->lock);

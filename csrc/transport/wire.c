@@ -147,10 +147,7 @@ static int check_global_info(const char *body, size_t rest)
   return m.reserved == 0 && !has_nul(REST(gpud_msg_global_info), rest);
 }
 
-static int check_module_status(const char *body, size_t rest)
-{
-  return !has_nul(REST(gpud_msg_module_status), rest);
-}
+static int check_module_status(const char *body, size_t rest) { return !has_nul(REST(gpud_msg_module_status), rest); }
 
 static int check_fault(const char *body, size_t rest) { return !has_nul(REST(gpud_msg_fault), rest); }
 
@@ -228,10 +225,7 @@ int gpud_message_check(const void *message, size_t size, int from_client)
   return rule->check((const char *)message + HEAD, body - rule->fixed) ? 0 : -EPROTO;
 }
 
-const char *gpud_op_name(uint32_t op)
-{
-  return op < 256 && RULES[op].name ? RULES[op].name : "?";
-}
+const char *gpud_op_name(uint32_t op) { return op < 256 && RULES[op].name ? RULES[op].name : "?"; }
 
 const char *gpud_status_name(uint32_t status)
 {

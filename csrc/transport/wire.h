@@ -37,26 +37,26 @@
 #define GPUD_FEATURE_DEVICE 4     /* behind this connection is an engine, not just a peer */
 
 /* Commands, client to worker. One-way: each takes one sequence number and none is answered unless it says so. */
-#define GPUD_OP_DATA 1           /* opaque bytes; for users of the transport alone, in both directions */
-#define GPUD_OP_REGION_ADD 2     /* the region's descriptor travels on the socket, sent before this */
+#define GPUD_OP_DATA 1       /* opaque bytes; for users of the transport alone, in both directions */
+#define GPUD_OP_REGION_ADD 2 /* the region's descriptor travels on the socket, sent before this */
 #define GPUD_OP_REGION_DROP 3
-#define GPUD_OP_MAP 16           /* device memory at an address in the window, zeroed */
+#define GPUD_OP_MAP 16 /* device memory at an address in the window, zeroed */
 #define GPUD_OP_UNMAP 17
-#define GPUD_OP_COPY_IN 18       /* client region -> device memory */
-#define GPUD_OP_COPY_OUT 19      /* device memory -> client region */
-#define GPUD_OP_COPY 20          /* device memory -> device memory */
+#define GPUD_OP_COPY_IN 18  /* client region -> device memory */
+#define GPUD_OP_COPY_OUT 19 /* device memory -> client region */
+#define GPUD_OP_COPY 20     /* device memory -> device memory */
 #define GPUD_OP_FILL 21
-#define GPUD_OP_WRITE 22         /* a few inline bytes -> device memory */
-#define GPUD_OP_MODULE_LOAD 32   /* answered: KERNEL_INFO and GLOBAL_INFO messages, then one MODULE_STATUS */
+#define GPUD_OP_WRITE 22       /* a few inline bytes -> device memory */
+#define GPUD_OP_MODULE_LOAD 32 /* answered: KERNEL_INFO and GLOBAL_INFO messages, then one MODULE_STATUS */
 #define GPUD_OP_MODULE_UNLOAD 33
 #define GPUD_OP_LAUNCH 34
 #define GPUD_OP_STREAM_CREATE 48
 #define GPUD_OP_STREAM_DESTROY 49
-#define GPUD_OP_EVENT_RECORD 50  /* creates the event where there is none of that id */
-#define GPUD_OP_EVENT_WAIT 51    /* the head's stream waits for the event */
-#define GPUD_OP_EVENT_QUERY 52   /* answered: EVENT_TIME */
+#define GPUD_OP_EVENT_RECORD 50 /* creates the event where there is none of that id */
+#define GPUD_OP_EVENT_WAIT 51   /* the head's stream waits for the event */
+#define GPUD_OP_EVENT_QUERY 52  /* answered: EVENT_TIME */
 #define GPUD_OP_EVENT_DESTROY 53
-#define GPUD_OP_SYNCHRONIZE 54   /* completes when every stream has completed all before it */
+#define GPUD_OP_SYNCHRONIZE 54 /* completes when every stream has completed all before it */
 #define GPUD_OP_CLOSE 63
 
 /* Replies, worker to client. */
@@ -64,29 +64,29 @@
 #define GPUD_OP_GLOBAL_INFO 129
 #define GPUD_OP_MODULE_STATUS 130
 #define GPUD_OP_EVENT_TIME 131
-#define GPUD_OP_FAULT 132        /* the first command that failed; sent once, the session is poisoned from there */
-#define GPUD_OP_BYE 133          /* the server ends the session, with the reason */
+#define GPUD_OP_FAULT 132 /* the first command that failed; sent once, the session is poisoned from there */
+#define GPUD_OP_BYE 133   /* the server ends the session, with the reason */
 
 /* Why: in REFUSED, MODULE_STATUS, FAULT and BYE. gpudisagg.errors has one exception for each. */
 #define GPUD_STATUS_OK 0
-#define GPUD_STATUS_PROTOCOL 1        /* malformed, unknown or out of place */
-#define GPUD_STATUS_VERSION 2         /* no common version */
-#define GPUD_STATUS_DENIED 3          /* not this user */
-#define GPUD_STATUS_BUSY 4            /* no worker free before the deadline */
-#define GPUD_STATUS_OUT_OF_MEMORY 5   /* over the session's limit, or the host has no more */
-#define GPUD_STATUS_INVALID 6         /* an argument no device takes: address, size, grid, id */
-#define GPUD_STATUS_NOT_FOUND 7       /* no such module, kernel, event, region */
+#define GPUD_STATUS_PROTOCOL 1      /* malformed, unknown or out of place */
+#define GPUD_STATUS_VERSION 2       /* no common version */
+#define GPUD_STATUS_DENIED 3        /* not this user */
+#define GPUD_STATUS_BUSY 4          /* no worker free before the deadline */
+#define GPUD_STATUS_OUT_OF_MEMORY 5 /* over the session's limit, or the host has no more */
+#define GPUD_STATUS_INVALID 6       /* an argument no device takes: address, size, grid, id */
+#define GPUD_STATUS_NOT_FOUND 7     /* no such module, kernel, event, region */
 #define GPUD_STATUS_COMPILE 8
-#define GPUD_STATUS_DEVICE_FAULT 9    /* a kernel made a wild access, trapped or was stopped */
+#define GPUD_STATUS_DEVICE_FAULT 9 /* a kernel made a wild access, trapped or was stopped */
 #define GPUD_STATUS_UNSUPPORTED 10
-#define GPUD_STATUS_INTERNAL 11       /* our fault */
-#define GPUD_STATUS_SHUTDOWN 12       /* the server is going away */
+#define GPUD_STATUS_INTERNAL 11 /* our fault */
+#define GPUD_STATUS_SHUTDOWN 12 /* the server is going away */
 #define GPUD_STATUS_DEADLINE 13
 
 /* What a kernel's parameter is, as far as its declaration says. */
-#define GPUD_PARAM_BITS 0  /* integer, pointer, or untyped bits */
+#define GPUD_PARAM_BITS 0 /* integer, pointer, or untyped bits */
 #define GPUD_PARAM_FLOAT 1
-#define GPUD_PARAM_BLOB 2  /* an aggregate passed by value */
+#define GPUD_PARAM_BLOB 2 /* an aggregate passed by value */
 
 /* Access bits of a region. */
 #define GPUD_ACCESS_READ 1
@@ -123,15 +123,15 @@ typedef struct gpud_welcome { /* text: the device's name; one descriptor: the se
   uint32_t reply_slots;   /* slots of the ring towards the client, a power of two */
   uint32_t granularity;   /* MAP addresses and sizes are multiples of this */
   uint64_t features;
-  uint64_t session;       /* the server's number for this session */
-  uint64_t window_base;   /* device addresses the client may place memory at; 0: no device here */
+  uint64_t session;     /* the server's number for this session */
+  uint64_t window_base; /* device addresses the client may place memory at; 0: no device here */
   uint64_t window_size;
-  uint64_t memory;        /* device bytes granted */
+  uint64_t memory; /* device bytes granted */
   uint64_t host_memory;
   uint32_t max_grid[3];
   uint32_t max_block[3];
   uint32_t max_block_threads;
-  uint32_t max_shared;    /* bytes of shared memory a block may have */
+  uint32_t max_shared; /* bytes of shared memory a block may have */
   uint32_t multiprocessors;
   uint32_t compute_capability; /* 100 * major + minor */
 } gpud_welcome;
@@ -154,7 +154,7 @@ _Static_assert(sizeof(gpud_refused) == 8, "fixed part of REFUSED");
 /* cffi: begin */
 typedef struct gpud_message_head {
   uint32_t tag;
-  uint16_t size;     /* of the message, this head included: 16 .. GPUD_MAX_MESSAGE */
+  uint16_t size; /* of the message, this head included: 16 .. GPUD_MAX_MESSAGE */
   uint8_t op;
   uint8_t flags;     /* none defined: must be zero */
   uint32_t stream;   /* 0 is the default stream */
@@ -179,8 +179,8 @@ typedef struct gpud_msg_map { /* MAP, UNMAP */
 } gpud_msg_map;
 
 typedef struct gpud_msg_copy_host { /* COPY_IN, COPY_OUT */
-  uint64_t address; /* device side */
-  uint64_t offset;  /* in the region */
+  uint64_t address;                 /* device side */
+  uint64_t offset;                  /* in the region */
   uint64_t size;
   uint32_t region;
   uint32_t reserved;
@@ -205,8 +205,8 @@ typedef struct gpud_msg_write { /* followed by the bytes, up to the message's en
 } gpud_msg_write;
 
 typedef struct gpud_msg_module_load { /* followed by the compile options, each ended by NUL */
-  uint32_t module; /* the client's number for it */
-  uint32_t region; /* where the image lies */
+  uint32_t module;                    /* the client's number for it */
+  uint32_t region;                    /* where the image lies */
   uint64_t offset;
   uint64_t size;
 } gpud_msg_module_load;
@@ -227,7 +227,7 @@ typedef struct gpud_msg_launch { /* followed by the packed parameters, params_si
 } gpud_msg_launch;
 
 typedef struct gpud_msg_event_ref { /* EVENT_RECORD, EVENT_WAIT, EVENT_QUERY, EVENT_DESTROY */
-  uint32_t event; /* the client's number for it */
+  uint32_t event;                   /* the client's number for it */
   uint32_t reserved;
 } gpud_msg_event_ref;
 
@@ -269,10 +269,10 @@ typedef struct gpud_msg_event_time {
 } gpud_msg_event_time;
 
 typedef struct gpud_msg_fault { /* followed by text: the kernel's name and the reason in words */
-  uint64_t sequence; /* of the command that failed */
+  uint64_t sequence;            /* of the command that failed */
   uint32_t status;
   uint32_t op;
-  uint64_t address;   /* the offending address, or 0 */
+  uint64_t address; /* the offending address, or 0 */
   uint32_t module;
   uint32_t kernel;
   uint32_t block[3];
@@ -287,13 +287,16 @@ typedef struct gpud_msg_bye { /* followed by text */
 
 _Static_assert(sizeof(gpud_message_head) == 16, "the rest of the first slot is 48 bytes of arguments");
 _Static_assert(sizeof(gpud_msg_region_add) == 24 && sizeof(gpud_msg_region_drop) == 8, "fits one slot");
-_Static_assert(sizeof(gpud_msg_map) == 16 && sizeof(gpud_msg_copy_host) == 32 && sizeof(gpud_msg_copy) == 24, "fits one slot");
+_Static_assert(sizeof(gpud_msg_map) == 16 && sizeof(gpud_msg_copy_host) == 32 && sizeof(gpud_msg_copy) == 24,
+               "fits one slot");
 _Static_assert(sizeof(gpud_msg_fill) == 32 && sizeof(gpud_msg_write) == 8, "fits one slot");
 _Static_assert(sizeof(gpud_msg_module_load) == 24 && sizeof(gpud_msg_module_ref) == 8, "fits one slot");
 _Static_assert(sizeof(gpud_msg_launch) == 32, "leaves 16 bytes of parameters in the first slot");
 _Static_assert(sizeof(gpud_msg_event_ref) == 8 && sizeof(gpud_msg_event_time) == 16, "fits one slot");
-_Static_assert(sizeof(gpud_param) == 8 && sizeof(gpud_msg_kernel_info) == 24 && sizeof(gpud_msg_global_info) == 24, "packed");
-_Static_assert(sizeof(gpud_msg_module_status) == 16 && sizeof(gpud_msg_fault) == 48 && sizeof(gpud_msg_bye) == 8, "packed");
+_Static_assert(sizeof(gpud_param) == 8 && sizeof(gpud_msg_kernel_info) == 24 && sizeof(gpud_msg_global_info) == 24,
+               "packed");
+_Static_assert(sizeof(gpud_msg_module_status) == 16 && sizeof(gpud_msg_fault) == 48 && sizeof(gpud_msg_bye) == 8,
+               "packed");
 
 #define GPUD_SLOTS(size) (((uint32_t)(size) + GPUD_SLOT_SIZE - 1) / GPUD_SLOT_SIZE)
 

@@ -1,5 +1,6 @@
-// Lloyd's K-means. The host compiles it once for a shape: REAL (float or double), DIMS, CLUSTERS, and SHARES, the
-// number of points that a block of `accumulate` looks at together (its block is DIMS x SHARES threads).
+// Lloyd's K-means. The host compiles it once for a shape: REAL (float or double), DIMS (a multiple of the numbers in 16
+// bytes), CLUSTERS, and SHARES, the number of points that a block of `accumulate` looks at together (its block is
+// DIMS / WIDTH x SHARES threads).
 //
 //   points     [n][DIMS], as numpy has them      centroids  [CLUSTERS][DIMS]      labels  [n]
 //
@@ -8,18 +9,41 @@
 
 typedef REAL real;
 
+// Sixteen bytes: what a thread loads best at a time.
+template <typename T> struct packet_of;
+template <> struct packet_of<float> { typedef float4 type; };
+template <> struct packet_of<double> { typedef double2 type; };
+typedef packet_of<real>::type packet;
+#define WIDTH ((int)(sizeof(packet) / sizeof(real)))
+#define PACKETS (DIMS / WIDTH)
+#define UNROLL (DIMS * CLUSTERS <= 1024 ? DIMS : 4) // whole, unless the code would be long in compiling
+
+__device__ void add(float4 &sum, const float4 &p)
+{
+  sum.x += p.x;
+  sum.y += p.y;
+  sum.z += p.z;
+  sum.w += p.w;
+}
+
+__device__ void add(double2 &sum, const double2 &p)
+{
+  sum.x += p.x;
+  sum.y += p.y;
+}
+
 // The nearest centroid of each point, by squared distance; of two equally near, the first.
 // A thread is a point. All threads read the same centroid at the same time, so it comes from the cache, broadcast.
+// There is no branch: threads past the end of the last block do the last point once more.
 extern "C" __global__ void assign(const real *__restrict__ points, const real *__restrict__ centroids,
                                   int *__restrict__ labels, int n)
 {
-  int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= n) return;
+  int i = min((int)(blockIdx.x * blockDim.x + threadIdx.x), n - 1);
   const real *point = points + (size_t)i * DIMS;
   real distance[CLUSTERS];
 #pragma unroll
   for (int k = 0; k < CLUSTERS; k++) distance[k] = 0;
-#pragma unroll
+#pragma unroll UNROLL
   for (int d = 0; d < DIMS; d++) {
     real x = point[d];
 #pragma unroll
@@ -39,22 +63,22 @@ extern "C" __global__ void assign(const real *__restrict__ points, const real *_
 }
 
 // Sums and counts of each cluster over the points of this block, and how many of them changed their cluster.
-// Thread (d, s) walks every SHARES-th point for one dimension and owns one column of shared memory: reads of the
-// points are coalesced, and no two threads ever add to the same place.
-extern "C" __global__ void accumulate(const real *__restrict__ points, const int *__restrict__ labels,
+// Thread (q, s) walks every SHARES-th point for one packet of its dimensions and owns one column of shared memory:
+// reads of the points are coalesced, and no two threads ever add to the same place.
+extern "C" __global__ void accumulate(const packet *__restrict__ points, const int *__restrict__ labels,
                                       const int *__restrict__ previous, int n, int per_block,
-                                      real *__restrict__ sums, int *__restrict__ counts, int *__restrict__ changed)
+                                      packet *__restrict__ sums, int *__restrict__ counts, int *__restrict__ changed)
 {
-  __shared__ real total[CLUSTERS][SHARES][DIMS];
+  __shared__ packet total[CLUSTERS][SHARES][PACKETS];
   __shared__ int members[CLUSTERS][SHARES];
-  int d = threadIdx.x, s = threadIdx.y;
+  int q = threadIdx.x, s = threadIdx.y;
   int begin = blockIdx.x * per_block;
   int end = min(n, begin + per_block);
 
-  for (int k = 0; k < CLUSTERS; k++) total[k][s][d] = 0;
-  for (int i = begin + s; i < end; i += SHARES) total[labels[i]][s][d] += points[(size_t)i * DIMS + d];
+  for (int k = 0; k < CLUSTERS; k++) total[k][s][q] = packet();
+  for (int i = begin + s; i < end; i += SHARES) add(total[labels[i]][s][q], points[(size_t)i * PACKETS + q]);
 
-  if (d == 0) { // one thread of each share counts
+  if (q == 0) { // one thread of each share counts
     int moved = 0;
     for (int k = 0; k < CLUSTERS; k++) members[k][s] = 0;
     for (int i = begin + s; i < end; i += SHARES) {
@@ -67,10 +91,10 @@ extern "C" __global__ void accumulate(const real *__restrict__ points, const int
 
   if (s == 0) {
     for (int k = 0; k < CLUSTERS; k++) {
-      real sum = 0;
-      for (int j = 0; j < SHARES; j++) sum += total[k][j][d];
-      sums[(blockIdx.x * CLUSTERS + k) * DIMS + d] = sum;
-      if (d == 0) {
+      packet sum = packet();
+      for (int j = 0; j < SHARES; j++) add(sum, total[k][j][q]);
+      sums[(blockIdx.x * CLUSTERS + k) * PACKETS + q] = sum;
+      if (q == 0) {
         int count = 0;
         for (int j = 0; j < SHARES; j++) count += members[k][j];
         counts[blockIdx.x * CLUSTERS + k] = count;

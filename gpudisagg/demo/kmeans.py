@@ -20,7 +20,8 @@ import gpudisagg
 from gpudisagg.demo import plot, reference, report
 from gpudisagg.demo.lloyd import Clustering, cluster_on_device
 
-# Labels of float32 points half way between two centroids may fall to either side; all others must be the same.
+# Labels of float32 points half way between two centroids may fall to either side; all others must be the
+# same.
 _LARGE_AGREEMENT = 0.999
 _INERTIA = 1e-4
 
@@ -55,9 +56,14 @@ def run_digits(session: gpudisagg.Session) -> tuple[Clustering, dict[str, Any]]:
 
 
 def run_large(
-    address: str | None, points: int, dims: int, clusters: int, iterations: int, meter: Callable[[str, int], Any]
+    address: str | None,
+    points: int,
+    dims: int,
+    clusters: int,
+    iterations: int,
+    meter: Callable[[str, int], Any],
 ) -> dict[str, Any]:
-    """The large job in a session of its own, timed part by part, and the same job in numpy in this process."""
+    """The large job in a session of its own, timed part by part; the same job in numpy in this process."""
     data, begin_at = reference.make_blobs(points, dims, clusters)
     clock = time.perf_counter
     begin = clock()
@@ -99,9 +105,17 @@ def _picture_path(output: Path) -> Path:
 
 @click.command()
 @click.option("--address", envvar="GPUDISAGG_ADDRESS", help="Server to use. Default: an embedded local one.")
-@click.option("--points", type=click.IntRange(1, 1 << 27), default=1_000_000, show_default=True, help="Of the large job.")
+@click.option(
+    "--points",
+    type=click.IntRange(1, 1 << 27),
+    default=1_000_000,
+    show_default=True,
+    help="Of the large job.",
+)
 @click.option("--dims", type=click.IntRange(1, 256), default=16, show_default=True, help="Of the large job.")
-@click.option("--clusters", type=click.IntRange(2, 256), default=16, show_default=True, help="Of the large job.")
+@click.option(
+    "--clusters", type=click.IntRange(2, 256), default=16, show_default=True, help="Of the large job."
+)
 @click.option("--iterations", type=click.IntRange(1, 10_000), default=20, show_default=True,
               help="At most so many in the large job.")  # fmt: skip
 @click.option("--skip-large", is_flag=True, help="Only the digits.")

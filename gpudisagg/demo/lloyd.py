@@ -14,7 +14,10 @@ import numpy.typing as npt
 from gpudisagg import Session
 
 _MAX_SHARED = 48 * 1024  # bytes of shared memory that every CUDA device gives a block
+_GOOD_SHARED = 16 * 1024  # with so much, several blocks fit a multiprocessor, and one a CPU's first cache
+_PACKET = 16  # bytes that a thread loads at a time: points are padded with zeros to a multiple
 _BLOCK = 256
+_MAX_BLOCKS = 256  # of the kernels that sum: `update` adds up what each of them leaves
 _REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 
 
@@ -22,7 +25,8 @@ _REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 class Clustering:
     """What a K-means run found, on a device or on the host.
 
-    labels: (n,) int32. centroids: (clusters, dims). inertia: sum of squared distances, in the points' units squared.
+    labels: (n,) int32. centroids: (clusters, dims). inertia: sum of squared distances, in the points' units
+    squared.
     seconds: how long each part took, by name.
     """
 
@@ -45,24 +49,36 @@ class DeviceKMeans:
         self._dims, self._clusters, self._dtype = dims, clusters, np.dtype(dtype)
         if self._dtype not in _REALS:
             raise TypeError(f"points must be float32 or float64, not {self._dtype}")
-        share = clusters * (dims * self._dtype.itemsize + 4)
-        if not 1 <= dims <= 1024 or clusters < 1 or share > _MAX_SHARED:
+        if dims < 1 or clusters < 1:
+            raise ValueError(f"{clusters} clusters of {dims} dimensions: there must be one of each at least")
+        width = _PACKET // self._dtype.itemsize
+        self._packets = -(-dims // width)
+        self._padded = self._packets * width
+        share = clusters * (self._packets * _PACKET + 4)
+        if share > _MAX_SHARED or self._packets > _BLOCK:
             raise ValueError(
                 f"{clusters} clusters of {dims} dimensions need {share} bytes of shared memory a block; "
                 f"{_MAX_SHARED} is what there is: use fewer clusters or dimensions"
             )
-        self._shares = max(1, min(_BLOCK // dims, _MAX_SHARED // share))
-        options = (f"-DREAL={_REALS[self._dtype]}", f"-DDIMS={dims}", f"-DCLUSTERS={clusters}", f"-DSHARES={self._shares}")
+        self._shares = max(1, min(_BLOCK // self._packets, _GOOD_SHARED // share))
+        options = (
+            f"-DREAL={_REALS[self._dtype]}",
+            f"-DDIMS={self._padded}",
+            f"-DCLUSTERS={clusters}",
+            f"-DSHARES={self._shares}",
+        )
         source = resources.files("gpudisagg.demo").joinpath("kmeans.cu").read_text(encoding="utf-8")
         self._module = session.compile(source, options=options)
 
     def upload(self, points: npt.NDArray[Any], centroids: npt.NDArray[Any]) -> None:
-        """points: (n, dims); centroids: (clusters, dims), where to begin. Both are converted to the run's dtype."""
-        session, clusters, dims = self._session, self._clusters, self._dims
+        """points: (n, dims); centroids: (clusters, dims), where to begin. Both are converted to the run's
+        dtype.
+        """
+        session, clusters, dims = self._session, self._clusters, self._padded
         self._n = len(points)
-        self._blocks = max(1, min(128, -(-self._n // _BLOCK)))
-        self._points = session.asarray(np.ascontiguousarray(points, self._dtype))
-        self._centroids = session.asarray(np.ascontiguousarray(centroids, self._dtype))
+        self._blocks = max(1, min(_MAX_BLOCKS, -(-self._n // _BLOCK)))
+        self._points = session.asarray(self._pad(points))
+        self._centroids = session.asarray(self._pad(centroids))
         self._moved = session.empty_like(self._centroids)
         self._labels = session.empty((self._n,), np.int32)
         self._previous = session.full((self._n,), -1, np.int32)
@@ -75,12 +91,21 @@ class DeviceKMeans:
         self._partial = session.host_empty((self._blocks,), np.float64)
         session.synchronize()
 
+    def _pad(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self._padded == self._dims:
+            return np.ascontiguousarray(rows, self._dtype)
+        padded = np.zeros((len(rows), self._padded), self._dtype)
+        padded[:, : self._dims] = rows
+        return padded
+
     def iterate(
         self, limit: int, tolerance: float = 0.0, progress: Callable[[int], None] | None = None
     ) -> tuple[int, bool]:
-        """At most `limit` iterations, until no label changes or the centroids' squared shift is within `tolerance`.
+        """At most `limit` iterations, until no label changes or the centroids' squared shift is within
+        `tolerance`.
 
-        Returns how many were made and whether one of the two rules ended them: scikit-learn's rules, in its order.
+        Returns how many were made and whether one of the two rules ended them: scikit-learn's rules, in its
+        order.
         """
         made, converged, settled = 0, False, False
         while made < limit and not converged:
@@ -105,10 +130,17 @@ class DeviceKMeans:
 
     def _accumulate(self) -> None:
         kernels, per_block = self._module, -(-self._n // self._blocks)
-        kernels["accumulate"][self._blocks, (self._dims, self._shares)](
-            self._points, self._labels, self._previous, self._n, per_block, self._sums, self._counts, self._changed
+        kernels["accumulate"][self._blocks, (self._packets, self._shares)](
+            self._points,
+            self._labels,
+            self._previous,
+            self._n,
+            per_block,
+            self._sums,
+            self._counts,
+            self._changed,
         )
-        kernels["update"][-(-self._clusters * self._dims // 128), 128](
+        kernels["update"][-(-self._clusters * self._padded // 128), 128](
             self._sums, self._counts, self._blocks, self._centroids, self._moved
         )
         kernels["report"][1, self._clusters](
@@ -122,7 +154,7 @@ class DeviceKMeans:
         self._module["inertia"][self._blocks, _BLOCK](
             self._points, self._centroids, self._labels, self._n, self._partial
         )
-        labels, centroids = self._labels.get(), self._centroids.get()
+        labels, centroids = self._labels.get(), self._centroids.get()[:, : self._dims]
         return labels, centroids, float(self._partial.sum())
 
 

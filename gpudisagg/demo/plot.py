@@ -8,7 +8,9 @@ from .lloyd import Clustering
 
 
 def draw_centroids(found: Clustering, path: Path, title: str, subtitle: str) -> None:
-    """Writes the centroids, (clusters, 64), as 8×8 pictures with the size of each cluster below. OSError as open()."""
+    """Writes the centroids, (clusters, 64), as 8×8 pictures with the size of each cluster below. OSError as
+    open().
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -26,7 +28,9 @@ def draw_centroids(found: Clustering, path: Path, title: str, subtitle: str) -> 
         axis.set_axis_off()
         if position >= clusters:
             continue
-        axis.imshow(found.centroids[position].reshape(8, 8), cmap="magma", vmin=0, vmax=16, interpolation="nearest")
+        axis.imshow(
+            found.centroids[position].reshape(8, 8), cmap="magma", vmin=0, vmax=16, interpolation="nearest"
+        )
         axis.set_title(f"{sizes[position]} points", y=-0.19, fontsize=9, color="#555566")
     figure.subplots_adjust(left=0.04, right=0.96, top=0.80, bottom=0.08, wspace=0.12, hspace=0.28)
     figure.savefig(path, facecolor="white")

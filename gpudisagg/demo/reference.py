@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,9 @@ _CHUNK = 16384  # points: their scores against 16 clusters stay in the second-le
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's handwritten digits: points (1797, 64), pixels 0..16, and where K-means begins: (10, 64)."""
+    """scikit-learn's handwritten digits: points (1797, 64), pixels 0..16, and where K-means begins: (10,
+    64).
+    """
 
     points: npt.NDArray[np.float64]
     centroids: npt.NDArray[np.float64]
@@ -26,9 +27,11 @@ class Digits:
 
 
 def load_digits(clusters: int = 10, seed: int = 0) -> Digits:
-    """The digits and the job that scikit-learn's KMeans makes of them: k-means++ centroids, `tol` and `max_iter`.
+    """The digits and the job that scikit-learn's KMeans makes of them: k-means++ centroids, `tol` and
+    `max_iter`.
 
-    Pixels are whole numbers, so a point can be exactly as far from one initial centroid as from another, and then
+    Pixels are whole numbers, so a point can be exactly as far from one initial centroid as from another,
+    and then
     rounding inside scikit-learn decides. With seed 0 no point is: labels can be compared one by one.
     """
     from sklearn import datasets
@@ -42,11 +45,15 @@ def load_digits(clusters: int = 10, seed: int = 0) -> Digits:
 
 
 def cluster_with_sklearn(digits: Digits) -> Clustering:
-    """The reference for the digits: sklearn.cluster.KMeans(algorithm="lloyd", n_init=1) from the same centroids."""
+    """The reference for the digits: sklearn.cluster.KMeans(algorithm="lloyd", n_init=1) from the same
+    centroids.
+    """
     from sklearn.cluster import KMeans
 
     begin = time.perf_counter()
-    model = KMeans(len(digits.centroids), algorithm="lloyd", n_init=1, init=digits.centroids).fit(digits.points)
+    model = KMeans(len(digits.centroids), algorithm="lloyd", n_init=1, init=digits.centroids).fit(
+        digits.points
+    )
     return Clustering(
         labels=model.labels_.astype(np.int32),
         centroids=model.cluster_centers_,
@@ -57,8 +64,12 @@ def cluster_with_sklearn(digits: Digits) -> Clustering:
     )
 
 
-def make_blobs(n: int, dims: int, clusters: int, seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Synthetic points (n, dims) around as many centres as clusters, overlapping, and points of them to begin at."""
+def make_blobs(
+    n: int, dims: int, clusters: int, seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Synthetic points (n, dims) around as many centres as clusters, overlapping, and points of them to
+    begin at.
+    """
     random = np.random.default_rng(seed)
     centres = random.normal(scale=1.5, size=(clusters, dims)).astype(np.float32)
     points = random.standard_normal(size=(n, dims), dtype=np.float32)
@@ -74,26 +85,28 @@ def cluster_with_numpy(
     limit: int,
     progress: Callable[[int], None] | None = None,
 ) -> Clustering:
-    """Lloyd's iterations in numpy, as fast as numpy goes: matrix products by its BLAS, in chunks that stay in the cache.
+    """Lloyd's iterations in numpy, as fast as numpy goes: matrix products by its BLAS, in chunks that stay
+    in the cache.
 
-    Same rule as on the device: at most `limit` iterations, until no label changes.
+    Same rule as on the device: at most `limit` iterations, until no label changes or no centroid moves.
     """
     begin = time.perf_counter()
     labels = np.full(len(points), -1, np.int32)
     previous = labels.copy()
-    made, converged = 0, False
+    made, converged, settled = 0, False, False
     centroids = centroids.copy()
     while made < limit and not converged:
         sums, counts = _assign(points, centroids, labels, with_sums=True)
-        filled = counts > 0
+        filled, before = counts > 0, centroids.copy()
         centroids[filled] = (sums[filled] / counts[filled, None]).astype(centroids.dtype)
         made += 1
-        converged = bool(np.array_equal(labels, previous))
+        settled = bool(np.array_equal(labels, previous))
+        converged = settled or bool(np.array_equal(centroids, before))
         previous, labels = labels, previous
         if progress is not None:
             progress(made)
     labels, previous = previous, labels
-    if not converged:
+    if not settled:
         _assign(points, centroids, labels, with_sums=False)
     iterated = time.perf_counter()
     inertia = sum_of_squares(points, centroids, labels)
@@ -111,7 +124,8 @@ def _assign(
     """Fills in `labels`; returns the sums (clusters, dims) and sizes (clusters,) of the clusters."""
     clusters, dims = centroids.shape
     sums, counts = np.zeros((clusters, dims)), np.zeros(clusters, np.int64)
-    # |x - c|^2 is least where x.c - |c|^2/2 is greatest. argmax walks short rows slowly: comparing with the maximum
+    # |x - c|^2 is least where x.c - |c|^2/2 is greatest. argmax walks short rows slowly: comparing with the
+    # maximum
     # gives the one-hot matrix at once, which then yields labels and sums as matrix products.
     half = (centroids * centroids).sum(axis=1, keepdims=True) / 2
     names = np.arange(clusters, dtype=np.float32)
@@ -134,7 +148,9 @@ def _assign(
 def sum_of_squares(
     points: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
 ) -> float:
-    """The inertia, accumulated in float64: the sum over the points of the squared distance to their centroid."""
+    """The inertia, accumulated in float64: the sum over the points of the squared distance to their
+    centroid.
+    """
     total = 0.0
     for start in range(0, len(points), _CHUNK):
         difference = points[start : start + _CHUNK] - centroids[labels[start : start + _CHUNK]]

@@ -21,7 +21,8 @@ def _console() -> Console:
 def digits_sentence(digits: dict[str, Any]) -> str:
     """One line on how the digits' run compares with scikit-learn's."""
     return (
-        f"{digits['points']:,} handwritten digits, {digits['clusters']} clusters, {digits['iterations']} iterations: "
+        f"{digits['points']:,} handwritten digits, {digits['clusters']} clusters, "
+        f"{digits['iterations']} iterations: "
         f"{digits['labels_agree']:,} of {digits['points']:,} labels agree with scikit-learn, "
         f"inertia differs by {digits['inertia_difference']:.0e}"
     )

@@ -1,7 +1,8 @@
 """Compiled code on disk, by content: one file per entry, written whole or not at all.
 
-An entry is a magic line, a SHA-256 of what follows, and a JSON header and code, each with its length. Whatever doesn't
-verify is treated as absent. The cache is bounded; the least recently used entries go first.
+An entry is a magic line, a SHA-256 of what follows, and a JSON header and code, each with its length.
+Whatever doesn't verify is treated as absent. The cache is bounded; the least recently used entries go
+first.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DEFAULT_LIMIT = 512 << 20
 def default_directory() -> Path:
     """`$XDG_CACHE_HOME/gpudisagg/code`."""
     base = os.environ.get("XDG_CACHE_HOME")
-    root = Path(base) if base and os.path.isabs(base) else Path.home() / ".cache"
+    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
     return root / "gpudisagg" / "code"
 
 
@@ -64,10 +65,10 @@ class DiskCache:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            os.replace(name, self._path(key))
+            Path(name).replace(self._path(key))
         except OSError:
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                Path(name).unlink()
             return
         self._trim()
 

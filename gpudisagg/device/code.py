@@ -33,7 +33,8 @@ class GlobalVariable:
 class LoadedModule:
     """Kernels and variables of one loaded image; addresses are valid until `close()`.
 
-    Dropping it without closing keeps the code loaded. A kernel or variable may be listed under more than one name (mangled and plain).
+    Dropping it without closing keeps the code loaded. A kernel or variable may be listed under more than one
+    name (mangled and plain).
     """
 
     def __init__(

@@ -11,7 +11,8 @@ from gpudisagg.device.errors import CompileError
 
 _FATBIN_MAGIC = 0xBA55ED50
 _HEADER = struct.Struct("<IHHQ")
-# kind, version, header size, payload size, compressed size, options, minor, major, arch, name offset and size, flags
+# kind, version, header size, payload size, compressed size, options, minor, major, arch, name offset and
+# size, flags
 _ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
 _KIND_PTX = 1
 _LZ4, _ZSTD = 0x2000, 0x8000
@@ -79,26 +80,14 @@ def _ptx_entries(image: bytes) -> Iterator[tuple[int, bytes]]:
         if kind == _KIND_PTX:
             data = image[start : start + payload]
             if flags & _ZSTD:
-                data = _zstd(data[:stored] if stored else data, unpacked)
-            elif flags & _LZ4:
+                raise CompileError(
+                    "the fatbin's PTX is compressed with zstd, which isn't read yet: "
+                    "build with nvcc --compress-mode=none, or pass PTX"
+                )
+            if flags & _LZ4:
                 data = lz4_block(data[:stored] if stored else data, unpacked)
             yield arch, data.rstrip(b"\0")
         position = start + payload
-
-
-def _zstd(data: bytes, size: int) -> bytes:
-    try:
-        import zstandard  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        raise CompileError(
-            "the fatbin's PTX is compressed with zstd: install zstandard, or build with --no-compress"
-        ) from None
-    if size > _LARGEST:
-        raise CompileError("malformed fatbin")
-    try:
-        return bytes(zstandard.ZstdDecompressor().decompress(data, max_output_size=size))
-    except zstandard.ZstdError as error:
-        raise CompileError(f"malformed fatbin: {error}") from None
 
 
 def lz4_block(data: bytes, size: int) -> bytes:

@@ -36,7 +36,8 @@ def _binding() -> Any:
         from cuda.bindings import nvrtc
     except ImportError as error:
         raise CompileError(
-            "CUDA C++ needs NVRTC: install cuda-bindings and nvidia-cuda-nvrtc-cu12, or pass PTX", log=str(error)
+            "CUDA C++ needs NVRTC: install cuda-bindings and nvidia-cuda-nvrtc-cu12, or pass PTX",
+            log=str(error),
         ) from None
     return nvrtc
 
@@ -57,11 +58,17 @@ def compile_to_ptx(source: bytes, *, options: tuple[str, ...] = (), name: str = 
     version()
     arguments = [f"--gpu-architecture={ARCHITECTURE}", *options, *(f"-I{d}" for d in include_directories())]
     if any(option.startswith(("--gpu-architecture", "-arch", "-dlto", "--dlink")) for option in options):
-        raise CompileError(f"the cpu device compiles for {ARCHITECTURE}: leave the architecture out of options")
+        raise CompileError(
+            f"the cpu device compiles for {ARCHITECTURE}: leave the architecture out of options"
+        )
     if b"\0" in source:
-        raise CompileError("the image is neither CUDA C++ nor a binary this device knows (it has a zero byte)")
+        raise CompileError(
+            "the image is neither CUDA C++ nor a binary this device knows (it has a zero byte)"
+        )
     with _lock:
-        result, program = binding.nvrtcCreateProgram(source, (name if name.endswith(".cu") else f"{name}.cu").encode(), 0, [], [])
+        result, program = binding.nvrtcCreateProgram(
+            source, (name if name.endswith(".cu") else f"{name}.cu").encode(), 0, [], []
+        )
         if int(result) != 0:
             raise CompileError(f"NVRTC: {result.name}")
         try:

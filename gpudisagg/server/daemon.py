@@ -125,12 +125,9 @@ class Daemon:
         try:
             for text in self.config.listen:
                 place = address.parse(text)
-                listener = bootstrap.bind(place, 0o600, _BACKLOG)
+                listener = bootstrap.bind(place, 0o666 if self.config.allow_uid else 0o600, _BACKLOG)
                 listener.setblocking(False)
-                path = Path(place.path)
-                self._listeners.append((listener, place, path.stat().st_ino))
-                if self.config.allow_uid:
-                    path.chmod(0o666)  # bind() would have taken the umask off
+                self._listeners.append((listener, place, Path(place.path).stat().st_ino))
             await self._workers.start()
         except BaseException:
             await self.close(grace=0)

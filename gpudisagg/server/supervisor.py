@@ -64,7 +64,7 @@ class WorkerProcess:
 class Supervisor:
     """Keeps `config.workers` workers and `config.spares` more alive and knows which of them are free.
 
-    `on_warm()` is called when a worker may be free to take a session, `on_ended(session, reason, stats)` when one is
+    `on_warm()` is called when a worker may be free, `on_ended(session, reason, stats)` when one is
     over, however it ended.
     """
 

@@ -149,10 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     # All that is alive now stays: a collection in a session then has little to look at.
     gc.collect()
     gc.freeze()
-    status = Worker(control, engine, compiler).serve()
-    if status == 0:
-        engine.close()
-    return status
+    # The engine is not closed: the control thread may be about to interrupt it, and the process ends anyway.
+    return Worker(control, engine, compiler).serve()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gpudisagg
-from gpudisagg import Module, Session
+from gpudisagg import DeviceArray, Module, Session
 from tests.client.conftest import KERNELS, PATIENCE, serving
 
 Run = Callable[..., "subprocess.Popen[str]"]
@@ -53,8 +53,8 @@ def test_a_command_with_an_address_that_is_not_the_session_s_is_refused_by_the_w
 ) -> None:
     with gpudisagg.connect(lonely_server, timeout=PATIENCE) as gpu:
         array = gpu.zeros(10)
-        array.ptr += 1 << 30
-        array.fill(1)
+        beyond = array.layout._replace(address=array.ptr + (1 << 30))
+        DeviceArray(gpu, beyond, array.dtype, None).fill(1)
         with pytest.raises(gpudisagg.InvalidCommand, match="FILL") as caught:
             gpu.synchronize()
         assert caught.value.sequence > 0
@@ -233,6 +233,43 @@ def test_a_server_without_a_free_worker_is_busy(lonely_server: str) -> None:
             gpudisagg.connect(lonely_server, timeout=3)
 
 
+COLLECTED_ANYWHERE = """
+import gc, sys, threading, gpudisagg
+gpu = gpudisagg.connect(sys.argv[1], timeout=60)
+module = gpu.compile(sys.argv[2])
+gc.set_threshold(1, 1, 1)
+
+def drop_in_cycles(i):
+    for thing in (gpu.zeros(9)[::2], gpu.host_zeros(100), gpu.stream(), gpu.stream().record()):
+        cycle = [thing]
+        cycle.append(cycle)
+    large = gpu.asarray(bytes(70_000))
+    module["nothing"][1, 1]()
+    assert large.get().tobytes() == bytes(70_000)
+
+def work():
+    for i in range(25):
+        drop_in_cycles(i)
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+gc.collect()
+gpu.synchronize()
+assert gpu.stats()["device_used"] == 0, gpu.stats()
+gpu.close()
+print("well")
+"""
+
+
+def test_the_garbage_collector_may_come_at_any_moment(server: str, run_python: Run) -> None:
+    process = run_python(COLLECTED_ANYWHERE, server, KERNELS)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (out, process.returncode) == ("well\n", 0), err
+
+
 def test_nobody_there_is_refused_with_the_command_that_would_help(address: str) -> None:
     with pytest.raises(gpudisagg.SessionRefused, match=f"gpudisagg serve --listen {address}"):
         gpudisagg.connect(address)
@@ -250,3 +287,61 @@ def test_nobody_there_is_refused_with_the_command_that_would_help(address: str) 
 def test_what_cannot_be_is_a_value_error(arguments: dict[str, object], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         gpudisagg.connect(**arguments)  # type: ignore[arg-type]
+
+
+INTERRUPTED = """
+import sys, gpudisagg
+with gpudisagg.connect(sys.argv[1], timeout=60) as gpu:
+    stop = gpu.host_zeros(1, "i4")
+    gpu.compile(sys.argv[2])["spin"][1, 1](stop)
+    try:
+        print("waiting", flush=True)
+        gpu.synchronize()
+    except KeyboardInterrupt:
+        stop[0] = 1
+        gpu.synchronize()
+        print("interrupted, and well")
+"""
+
+
+def test_ctrl_c_ends_a_wait_and_the_session_goes_on(lonely_server: str, run_python: Run) -> None:
+    process = run_python(INTERRUPTED, lonely_server, KERNELS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert out == "interrupted, and well\n", err
+
+
+CLOSE_ANYWHERE = """
+import sys, threading, gpudisagg
+for moment in range(30):
+    gpu = gpudisagg.connect(sys.argv[1], timeout=60)
+    ends = []
+    def work():
+        try:
+            while True:
+                gpu.asarray(bytes(100_000)).get()
+                gpu.host_zeros(100)
+                gpu.full(100, 1.5)[::3].get()
+                gpu.event().record()
+                gpu.synchronize()
+        except gpudisagg.SessionClosed:
+            ends.append("closed")
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(moment):
+        gpu.empty(100)
+    gpu.close()
+    for thread in threads:
+        thread.join()
+    assert ends == ["closed"] * 3, ends
+print("well")
+"""
+
+
+def test_a_session_may_be_closed_under_threads_at_work(lonely_server: str, run_python: Run) -> None:
+    process = run_python(CLOSE_ANYWHERE, lonely_server)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (out, process.returncode) == ("well\n", 0), err

@@ -43,7 +43,8 @@ static void kernel_saxpy(const void *params, gpud_kernel_context *c, uint64_t fi
   const saxpy_params *p = params;
   const float *x = (const float *)(uintptr_t)p->x;
   float *y = (float *)(uintptr_t)p->y;
-  for (uint64_t i = first * c->block[0]; i < (first + count) * c->block[0] && i < p->n; i++) y[i] += p->a * x[i];
+  for (uint64_t i = first * c->block[0]; i < (first + count) * c->block[0] && i < p->n; i++)
+    y[i] += p->a * x[i];
 }
 
 /* Adds 1 for every thread to the counter that the parameter points to, block by block. */
@@ -67,9 +68,12 @@ static void kernel_memory(const void *params, gpud_kernel_context *c, uint64_t f
     memset(c->shared, mark, shared);
     memset(c->scratch, mark + 1, scratch);
     int good = ((uintptr_t)c->scratch & 63) == 0 && ((uintptr_t)c->shared & 15) == 0;
-    for (size_t i = 0; i < shared; i++) good &= ((unsigned char *)c->shared)[i] == mark;
-    for (size_t i = 0; i < scratch; i++) good &= ((unsigned char *)c->scratch)[i] == (unsigned char)(mark + 1);
-    if (good) gpud_fetch_add_u64(counter, 1);
+    for (size_t i = 0; i < shared; i++)
+      good &= ((unsigned char *)c->shared)[i] == mark;
+    for (size_t i = 0; i < scratch; i++)
+      good &= ((unsigned char *)c->scratch)[i] == (unsigned char)(mark + 1);
+    if (good)
+      gpud_fetch_add_u64(counter, 1);
   }
 }
 
@@ -83,7 +87,8 @@ UNWATCHED static void kernel_wild(const void *params, gpud_kernel_context *c, ui
   const wild_params *p = params;
   for (uint64_t block = first; block < first + count; block++) {
     enter_block(c, block);
-    if (block != p->block) continue;
+    if (block != p->block)
+      continue;
     c->current_thread = 5;
     *(uint32_t *)(uintptr_t)p->address = 1;
   }
@@ -130,22 +135,22 @@ static void kernel_spin(const void *params, gpud_kernel_context *c, uint64_t fir
   (void)count;
   uint64_t *word = *(uint64_t *const *)params;
   gpud_store_release_u64(word, 1);
-  while (gpud_load_acquire_u64(word) != 2) gpud_relax();
+  while (gpud_load_acquire_u64(word) != 2)
+    gpud_relax();
 }
 
 /* Takes a millisecond for each block, and counts them. */
 static void kernel_slow(const void *params, gpud_kernel_context *c, uint64_t first, uint64_t count)
 {
   for (uint64_t block = first; block < first + count; block++) {
-    for (uint64_t until = gpud_now() + 1000000; gpud_now() < until;) gpud_relax();
+    for (uint64_t until = gpud_now() + 1000000; gpud_now() < until;)
+      gpud_relax();
     kernel_count(params, c, block, 1);
   }
 }
 
 #define KERNEL(function, params, shared, scratch, threads)                                                             \
-  {                                                                                                                    \
-    #function, (uint64_t)(uintptr_t)kernel_##function, params, shared, scratch, threads                                \
-  }
+  {#function, (uint64_t)(uintptr_t)kernel_##function, params, shared, scratch, threads}
 
 static const rig_kernel all_kernels[] = {
   KERNEL(empty, 0, 0, 0, 1024),

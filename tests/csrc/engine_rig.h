@@ -1,6 +1,6 @@
 /*
  * What the engine's test programs share: an engine over a loop endpoint, a client that posts, a stand-in for Python that
- * "compiles" by looking kernels up in a table, and checks that say where they failed.
+ * "compiles" by looking kernels up in a table.
  *
  * A session is scripted without a second thread: the client posts, the last thing it posts is CLOSE, the engine runs.
  */
@@ -8,33 +8,11 @@
 #define ENGINE_RIG_H
 
 #include <errno.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "connection.h"
 #include "engine.h"
-#include "wait.h"
-
-#define CHECK(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: %s: not so: %s\n", __FILE__, __LINE__, __func__, #condition);                            \
-      abort();                                                                                                         \
-    }                                                                                                                  \
-  } while (0)
-
-#define EQUAL(left, right)                                                                                             \
-  do {                                                                                                                 \
-    long long left_value = (long long)(left);                                                                          \
-    long long right_value = (long long)(right);                                                                        \
-    if (left_value != right_value) {                                                                                   \
-      fprintf(stderr, "%s:%d: %s: %s is %lld, not %s (%lld)\n", __FILE__, __LINE__, __func__, #left, left_value,       \
-              #right, right_value);                                                                                    \
-      abort();                                                                                                         \
-    }                                                                                                                  \
-  } while (0)
 
 #define MiB (1ull << 20)
 #define CHUNK (2 * MiB)
@@ -66,21 +44,19 @@ typedef struct rig_reply {
   int size;
 } rig_reply;
 
-static inline uint64_t rig_deadline(void) { return gpud_now() + 60000000000ull; }
-
 static inline void rig_open(rig *r, uint32_t threads, const rig_kernel *kernels)
 {
   memset(r, 0, sizeof *r);
   r->kernels = kernels;
-  EQUAL(gpud_engine_new(threads, 256 * MiB, &r->engine), 0);
+  CHECK_EQUAL(gpud_engine_new(threads, 256 * MiB, &r->engine), 0);
 }
 
 static inline void rig_attach(rig *r, uint64_t memory, uint64_t host_memory)
 {
   gpud_endpoint *client;
   gpud_endpoint *worker;
-  EQUAL(gpud_endpoint_loop(0, 0, &client, &worker), 0);
-  EQUAL(gpud_engine_attach_endpoint(r->engine, worker, 7, memory, host_memory, &r->welcome), 0);
+  CHECK_EQUAL(gpud_endpoint_loop(0, 0, &client, &worker), 0);
+  CHECK_EQUAL(gpud_engine_attach_endpoint(r->engine, worker, 7, memory, host_memory, &r->welcome), 0);
   r->client = gpud_connection_new(client, 1);
   CHECK(r->client != NULL);
   r->region = NULL;
@@ -91,12 +67,12 @@ static inline void rig_begin(rig *r)
 {
   rig_attach(r, 64 * MiB, 16 * MiB);
   uint32_t access = GPUD_ACCESS_READ | GPUD_ACCESS_WRITE;
-  EQUAL(gpud_region_create(r->client, 0, MiB, access, 0, 0, rig_deadline(), &r->region), 0);
+  CHECK_EQUAL(gpud_region_create(r->client, 0, MiB, access, 0, 0, in_good_time(), &r->region), 0);
 }
 
 static inline int64_t rig_post(rig *r, uint8_t op, uint32_t stream, const void *body, size_t size)
 {
-  int64_t sequence = gpud_connection_post(r->client, op, stream, body, (uint32_t)size, rig_deadline());
+  int64_t sequence = gpud_connection_post(r->client, op, stream, body, (uint32_t)size, in_good_time());
   CHECK(sequence > 0);
   return sequence;
 }
@@ -107,16 +83,16 @@ static inline int64_t rig_post(rig *r, uint8_t op, uint32_t stream, const void *
 static inline void rig_compile(rig *r)
 {
   gpud_image image;
-  EQUAL(gpud_engine_image(r->engine, &image), 0);
+  CHECK_EQUAL(gpud_engine_image(r->engine, &image), 0);
   if (image.size >= 3 && memcmp(image.bytes, "bad", 3) == 0) {
-    EQUAL(gpud_engine_module_fail(r->engine, GPUD_STATUS_COMPILE, "line 1: this is bad"), 0);
+    CHECK_EQUAL(gpud_engine_module_fail(r->engine, GPUD_STATUS_COMPILE, "line 1: this is bad"), 0);
     return;
   }
   for (const rig_kernel *k = r->kernels; k && k->name; k++) {
     gpud_param param = {.offset = 0, .size = 8};
-    EQUAL(gpud_engine_module_kernel(r->engine, k->name, k->entry, &param, 1, k->params_size, k->static_shared, 64,
-                                    k->scratch_per_thread, k->max_threads),
-          0);
+    CHECK_EQUAL(gpud_engine_module_kernel(r->engine, k->name, k->entry, &param, 1, k->params_size, k->static_shared, 64,
+                                          k->scratch_per_thread, k->max_threads),
+                0);
   }
   int rc = gpud_engine_module_commit(r->engine);
   CHECK(rc == 0 || rc == -EPIPE || rc == -ETIMEDOUT);
@@ -127,8 +103,10 @@ static inline int rig_run(rig *r)
 {
   for (;;) {
     int rc = gpud_engine_run(r->engine);
-    if (rc != GPUD_RUN_COMPILE) return rc;
-    while (gpud_engine_next_unloaded(r->engine) >= 0) continue;
+    if (rc != GPUD_RUN_COMPILE)
+      return rc;
+    while (gpud_engine_next_unloaded(r->engine) >= 0)
+      continue;
     rig_compile(r);
   }
 }
@@ -136,7 +114,7 @@ static inline int rig_run(rig *r)
 static inline void rig_close(rig *r)
 {
   rig_post(r, GPUD_OP_CLOSE, 0, NULL, 0);
-  EQUAL(rig_run(r), GPUD_RUN_CLOSED);
+  CHECK_EQUAL(rig_run(r), GPUD_RUN_CLOSED);
 }
 
 static inline int rig_end(rig *r)
@@ -144,7 +122,8 @@ static inline int rig_end(rig *r)
   gpud_region_free(r->region);
   r->region = NULL;
   int rc = gpud_engine_detach(r->engine, GPUD_STATUS_OK, NULL);
-  while (gpud_engine_next_unloaded(r->engine) >= 0) continue;
+  while (gpud_engine_next_unloaded(r->engine) >= 0)
+    continue;
   gpud_connection_free(r->client);
   r->client = NULL;
   return rc;
@@ -162,8 +141,9 @@ static inline void rig_reply_of(rig *r, uint8_t op, rig_reply *reply)
   memset(reply, 0, sizeof *reply);
   reply->size = gpud_connection_receive(r->client, reply->bytes, 0);
   CHECK(reply->size > 0);
-  if (reply->head.op != op) fprintf(stderr, "got %s\n", gpud_op_name(reply->head.op));
-  EQUAL(reply->head.op, op);
+  if (reply->head.op != op)
+    fprintf(stderr, "got %s\n", gpud_op_name(reply->head.op));
+  CHECK_EQUAL(reply->head.op, op);
 }
 
 static inline void rig_no_reply(rig *r)
@@ -192,8 +172,10 @@ static inline int64_t rig_launch(rig *r, uint32_t module, const char *name, uint
                   .params_size = (uint16_t)params_size,
                   .grid = {blocks, 1, 1},
                   .block = {(uint16_t)threads, 1, 1}}};
-  while (strcmp(r->kernels[m.head.kernel].name, name)) m.head.kernel++;
-  if (params_size) memcpy(m.params, params, params_size);
+  while (strcmp(r->kernels[m.head.kernel].name, name))
+    m.head.kernel++;
+  if (params_size)
+    memcpy(m.params, params, params_size);
   return rig_post(r, GPUD_OP_LAUNCH, 0, &m, sizeof m.head + params_size);
 }
 

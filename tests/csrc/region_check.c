@@ -35,8 +35,8 @@ static int take(void)
   char message[GPUD_MAX_MESSAGE];
   CHECK(gpud_connection_receive(worker, message, in_good_time()) > 0);
   return message[offsetof(gpud_message_head, op)] == GPUD_OP_REGION_ADD
-           ? gpud_connection_region_add(worker, message, in_good_time())
-           : gpud_connection_region_drop(worker, message);
+             ? gpud_connection_region_add(worker, message, in_good_time())
+             : gpud_connection_region_drop(worker, message);
 }
 
 static gpud_region *create(uint32_t number, uint64_t size, uint32_t access, uint64_t address, int wanted)
@@ -189,10 +189,8 @@ static void send_many(int socket, const void *bytes, size_t size, int fd, int co
 {
   _Alignas(struct cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))] = {0};
   struct iovec part = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
-  struct msghdr message = {.msg_iov = &part,
-                           .msg_iovlen = 1,
-                           .msg_control = control,
-                           .msg_controllen = CMSG_SPACE((size_t)count * sizeof fd)};
+  struct msghdr message = {
+    .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE((size_t)count * sizeof fd)};
   struct cmsghdr *c = CMSG_FIRSTHDR(&message);
   c->cmsg_level = SOL_SOCKET;
   c->cmsg_type = SCM_RIGHTS;

@@ -31,12 +31,23 @@ def build(program: str, sanitizer: str, sources: list[Path], into: Path) -> Path
     return binary
 
 
-def run(binary: Path, *arguments: str, stdin: bytes = b"", timeout: float = 300) -> subprocess.CompletedProcess[bytes]:
+def run(
+    binary: Path, *arguments: str, stdin: bytes = b"", timeout: float = 300
+) -> subprocess.CompletedProcess[bytes]:
     """Runs a sanitized program; a report of the sanitizer is a failure (its output is in the assertion)."""
     environment = dict(os.environ, TSAN_OPTIONS="halt_on_error=1 exitcode=66", ASAN_OPTIONS="detect_leaks=1")
     command = [str(binary), *arguments]
     if "thread" in binary.name and shutil.which("setarch"):
-        command = ["setarch", platform.machine(), "-R", *command]  # older runtimes dislike high-entropy layouts
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, env=environment, check=False)
-    assert done.returncode == 0, f"{binary.name} ended with {done.returncode}\n{done.stderr.decode(errors='replace')}"
+        command = [
+            "setarch",
+            platform.machine(),
+            "-R",
+            *command,
+        ]  # older runtimes dislike high-entropy layouts
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, timeout=timeout, env=environment, check=False
+    )
+    assert done.returncode == 0, (
+        f"{binary.name} ended with {done.returncode}\n{done.stderr.decode(errors='replace')}"
+    )
     return done

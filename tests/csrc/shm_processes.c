@@ -46,8 +46,8 @@ static gpud_connection *connect_to(const struct sockaddr_un *address, socklen_t 
   gpud_refused refused;
   char text[GPUD_MAX_TEXT];
   gpud_endpoint *ep;
-  CHECK_EQUAL(gpud_endpoint_shm_connect(dial(address, size), &HELLO, "test", &welcome, &refused, text, in_good_time(), &ep),
-              0);
+  CHECK_EQUAL(
+      gpud_endpoint_shm_connect(dial(address, size), &HELLO, "test", &welcome, &refused, text, in_good_time(), &ep), 0);
   CHECK(strcmp(text, "a device") == 0);
   CHECK_EQUAL(welcome.session, 42);
   return gpud_connection_new(ep, 1);
@@ -141,6 +141,31 @@ static void a_killed_client_is_noticed_although_its_child_holds_the_socket(void)
   CHECK_EQUAL(gpud_connection_alive(c), 0);
   gpud_connection_free(c);
   close(hold[1]);
+  close(listening);
+}
+
+static void a_client_that_closes_is_noticed_although_its_child_holds_the_socket(void)
+{
+  struct sockaddr_un address;
+  socklen_t size;
+  int listening = listener(&address, &size), hold[2];
+  char message[GPUD_MAX_MESSAGE];
+  CHECK_EQUAL(pipe(hold), 0);
+  pid_t child = fork();
+  if (child == 0) {
+    gpud_connection *c = connect_to(&address, size);
+    close(hold[1]);
+    if (fork() == 0)
+      _exit(read(hold[0], message, 1) != 0);
+    gpud_connection_free(c);
+    _exit(read(hold[0], message, 1) != 0); /* the process itself lives on */
+  }
+  close(hold[0]);
+  gpud_connection *c = accept_from(listening);
+  CHECK_EQUAL(gpud_connection_receive(c, message, in_good_time()), -EPIPE);
+  gpud_connection_free(c);
+  close(hold[1]);
+  wait_for(child, 0);
   close(listening);
 }
 
@@ -297,6 +322,8 @@ int main(int count, char **arguments)
     {"messages_and_memory_reach_the_other_process", messages_and_memory_reach_the_other_process},
     {"a_killed_client_is_noticed_although_its_child_holds_the_socket",
      a_killed_client_is_noticed_although_its_child_holds_the_socket},
+    {"a_client_that_closes_is_noticed_although_its_child_holds_the_socket",
+     a_client_that_closes_is_noticed_although_its_child_holds_the_socket},
     {"a_killed_worker_is_noticed_in_every_wait", a_killed_worker_is_noticed_in_every_wait},
     {"a_forked_child_forgets_and_its_parent_goes_on", a_forked_child_forgets_and_its_parent_goes_on},
     {"what_welcome_says_is_checked", what_welcome_says_is_checked},

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from . import sanitized
+import sanitized
 
 
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])

@@ -1,4 +1,4 @@
-"""Two threads over a loop endpoint, under the sanitizers: order, completion, credit, and how every wait ends."""
+"""Two threads over a loop endpoint, under the sanitizers: order, credit, and how every wait ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import sanitized
 
-COUNTS = {"exchange": 200000, "threads": 60000, "completion": 30000, "credit": 1, "ends": 40, "last_words": 400}
+COUNTS = {
+    "exchange": 200000,
+    "threads": 60000,
+    "completion": 30000,
+    "credit": 1,
+    "ends": 40,
+    "last_words": 400,
+}
 
 
 @pytest.fixture(scope="module", params=["thread", "address"])

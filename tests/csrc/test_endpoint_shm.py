@@ -1,4 +1,4 @@
-"""The shm endpoint between processes: handshake, death of either side, fork; each under Address and UB sanitizers."""
+"""The shm endpoint between processes, under the sanitizers: handshake, death of either side, fork."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sanitized
 SCENARIOS = [
     "messages_and_memory_reach_the_other_process",
     "a_killed_client_is_noticed_although_its_child_holds_the_socket",
+    "a_client_that_closes_is_noticed_although_its_child_holds_the_socket",
     "a_killed_worker_is_noticed_in_every_wait",
     "a_forked_child_forgets_and_its_parent_goes_on",
     "what_welcome_says_is_checked",
@@ -36,4 +37,4 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_peer_that_scribbles_over_the_shared_memory_causes_errors_and_nothing_else(
     hostile: Path, honest: str, seed: int
 ) -> None:
-    sanitized.run(hostile, honest, "10000", str(seed))
+    sanitized.run(hostile, honest, "5000", str(seed))

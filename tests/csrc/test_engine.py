@@ -6,10 +6,9 @@ import struct
 from pathlib import Path
 
 import pytest
+import sanitized
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from . import sanitized
 
 SOURCES = [*sanitized.TRANSPORT, *sanitized.ENGINE]
 MIB = 1 << 20
@@ -22,10 +21,30 @@ STREAM_CREATE, STREAM_DESTROY = 48, 49
 EVENT_RECORD, EVENT_WAIT, EVENT_QUERY, EVENT_DESTROY = 50, 51, 52, 53
 SYNCHRONIZE, CLOSE = 54, 63
 OPS = [
-    *(REGION_ADD, REGION_DROP, MAP, UNMAP, COPY_IN, COPY_OUT, COPY, FILL, WRITE, MODULE_LOAD, MODULE_UNLOAD, LAUNCH),
+    *(
+        REGION_ADD,
+        REGION_DROP,
+        MAP,
+        UNMAP,
+        COPY_IN,
+        COPY_OUT,
+        COPY,
+        FILL,
+        WRITE,
+        MODULE_LOAD,
+        MODULE_UNLOAD,
+        LAUNCH,
+    ),
     *(STREAM_CREATE, STREAM_DESTROY, EVENT_RECORD, EVENT_WAIT, EVENT_QUERY, EVENT_DESTROY, SYNCHRONIZE),
 ]
-FIRST_IS_OFFSET, SECOND_IS_OFFSET, OUT_OF_SEQUENCE, SEALED = 1, 2, 4, 8
+FIRST_IS_OFFSET, SECOND_IS_OFFSET, OUT_OF_SEQUENCE, SEALED, THIRD_IS_OFFSET, NEXT_SESSION = (
+    1,
+    2,
+    4,
+    8,
+    16,
+    255,
+)
 
 
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
@@ -44,25 +63,33 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sanitized.build("test_engine_fuzz", "address", SOURCES, tmp_path_factory.mktemp("fuzz"))
 
 
-# Values as a client would choose them, as one who errs would, and as one who means harm would.
-ids = st.one_of(st.integers(0, 4), st.sampled_from([1023, 1024, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
-streams = st.one_of(st.just(0), st.integers(0, 4), st.integers(0, 2**16 - 1))
-offsets = st.one_of(
-    st.integers(0, 31).map(lambda n: n * CHUNK),
-    st.integers(0, 8 * CHUNK),
-    st.integers(0, 31).map(lambda n: n * 4096),
-    st.sampled_from([256 * MIB, 256 * MIB - CHUNK, 2**64 - CHUNK, 2**64 - 1, 2**63]),
+def mostly(right: st.SearchStrategy[int], *wrong: st.SearchStrategy[int]) -> st.SearchStrategy[int]:
+    """Values as a client would choose them, or, seldom, as one who errs or means harm would."""
+    return st.integers(0, 11).flatmap(lambda n: right if n else st.one_of(right, *wrong))
+
+
+odd_ids = st.one_of(st.sampled_from([1023, 1024, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
+odd_bytes = st.one_of(
+    st.sampled_from([256 * MIB, 256 * MIB - CHUNK, 64 * MIB, 64 * MIB + CHUNK]),
+    st.sampled_from([2**64 - CHUNK, 2**64 - 1, 2**63, 2**32]),
     st.integers(0, 2**64 - 1),
 )
-sizes = st.one_of(
-    st.integers(1, 4).map(lambda n: n * CHUNK),
-    st.integers(0, 16).map(lambda n: n * 4096),
-    st.integers(0, 300),
-    st.sampled_from([64 * MIB, 64 * MIB + CHUNK, 2**63, 2**64 - 1, 2**64 - CHUNK]),
-    st.integers(0, 2**64 - 1),
+ids = mostly(st.integers(0, 3), odd_ids)
+regions = mostly(st.just(0), st.integers(0, 3), odd_ids)
+streams = mostly(st.sampled_from([0, 0, 0, 1]), st.integers(0, 2**16 - 1))
+chunks = mostly(st.integers(0, 12).map(lambda n: n * CHUNK), st.integers(0, 9 * CHUNK), odd_bytes)
+chunk_sizes = mostly(st.integers(1, 3).map(lambda n: n * CHUNK), st.integers(0, 9 * CHUNK), odd_bytes)
+addresses = mostly(
+    st.integers(0, 2 * CHUNK - 300).map(lambda n: n & ~7), st.integers(0, 9 * CHUNK), odd_bytes
 )
-widths = st.one_of(st.sampled_from([1, 2, 4, 8]), st.sampled_from([0, 3, 16, 2**32 - 1]))
-counts = st.one_of(st.integers(1, 300), st.sampled_from([0, 65535]))
+lengths = mostly(st.integers(0, 300), st.integers(0, MIB), odd_bytes)
+pages = mostly(st.integers(1, 16).map(lambda n: n * 4096), st.integers(0, 65536), odd_bytes)
+placed = mostly(st.integers(16 * CHUNK // 4096, 20 * CHUNK // 4096).map(lambda n: n * 4096), odd_bytes)
+widths = mostly(st.sampled_from([1, 2, 4, 8]), st.sampled_from([0, 3, 16, 2**32 - 1]))
+blocks = mostly(st.integers(1, 300), st.sampled_from([0, 65535, 65536]))
+threads = mostly(st.integers(1, 8), st.sampled_from([0, 64, 1024, 65535]))
+shared = mostly(st.sampled_from([0, 16, 4096]), st.sampled_from([166912, 2**32 - 1]))
+kernels = mostly(st.just(0), st.sampled_from([1, 2, 65535]))
 
 
 def record(op: int, how: int, stream: int, body: bytes) -> bytes:
@@ -73,27 +100,28 @@ def record(op: int, how: int, stream: int, body: bytes) -> bytes:
 def bodies(draw: st.DrawFn, op: int) -> bytes:
     """A body that is right in form, at least."""
     if op == REGION_ADD:
-        return struct.pack("<IIQQ", draw(ids), draw(st.integers(0, 3)), draw(sizes), draw(st.just(0)))
+        return struct.pack(
+            "<IIQQ", draw(ids), draw(st.integers(0, 3)), draw(pages), draw(st.just(0) | placed)
+        )
     if op in (MAP, UNMAP):
-        return struct.pack("<QQ", draw(offsets), draw(sizes))
+        return struct.pack("<QQ", draw(chunks), draw(chunk_sizes))
     if op in (COPY_IN, COPY_OUT):
-        return struct.pack("<QQQII", draw(offsets), draw(sizes), draw(sizes), draw(ids), 0)
+        return struct.pack("<QQQII", draw(addresses), draw(lengths), draw(lengths), draw(regions), 0)
     if op == COPY:
-        return struct.pack("<QQQ", draw(offsets), draw(offsets), draw(sizes))
+        return struct.pack("<QQQ", draw(addresses), draw(addresses), draw(lengths))
     if op == FILL:
-        return struct.pack("<QQQII", draw(offsets), draw(sizes), draw(sizes), draw(widths), 0)
+        return struct.pack("<QQQII", draw(addresses), draw(lengths), draw(lengths), draw(widths), 0)
     if op == WRITE:
-        return struct.pack("<Q", draw(offsets)) + draw(st.binary(max_size=200))
+        return struct.pack("<Q", draw(addresses)) + draw(st.binary(max_size=200))
     if op == MODULE_LOAD:
         options = draw(st.sampled_from([b"", b"-G\0", b"-arch=sm_80\0-G\0"]))
-        return struct.pack("<IIQQ", draw(ids), draw(st.sampled_from([0, 0, 1])), draw(sizes), draw(sizes)) + options
+        return struct.pack("<IIQQ", draw(ids), draw(regions), draw(lengths), draw(lengths)) + options
     if op == LAUNCH:
-        params = draw(st.sampled_from([b"", bytes(8), bytes(4)]))
-        grid = [draw(counts) for _ in range(3)]
-        block = [draw(st.one_of(st.integers(1, 8), st.integers(0, 2**16 - 1))) for _ in range(3)]
-        kernel = draw(st.sampled_from([0, 0, 1, 2, 65535]))
-        shared = draw(st.sampled_from([0, 16, 166912, 2**32 - 1]))
-        head = (draw(ids), kernel, len(params), *grid, *block, 0, shared)
+        kernel = draw(kernels)
+        params = bytes(8) if kernel == 1 else draw(st.sampled_from([b"", b"", b"", bytes(4)]))
+        grid = [draw(blocks), draw(st.just(1) | blocks), 1]
+        block = [draw(threads), draw(st.just(1) | threads), 1]
+        head = (1, kernel, len(params), *grid, *block, 0, draw(shared))
         return struct.pack("<IHH3I3HHI", *head) + params
     if op in (STREAM_CREATE, STREAM_DESTROY, SYNCHRONIZE, CLOSE):
         return b""
@@ -104,12 +132,15 @@ def bodies(draw: st.DrawFn, op: int) -> bytes:
 def commands(draw: st.DrawFn) -> bytes:
     op = draw(st.sampled_from(OPS))
     body = draw(bodies(op))
+    stream = draw(st.integers(1, 9)) if op == STREAM_CREATE else draw(streams)
     how = SEALED
     if op in (MAP, UNMAP, COPY_IN, COPY_OUT, COPY, FILL, WRITE):
         how |= FIRST_IS_OFFSET
     if op == COPY:
         how |= SECOND_IS_OFFSET
-    damage = draw(st.integers(0, 30))
+    if op == REGION_ADD and body[-8:] != bytes(8):
+        how |= THIRD_IS_OFFSET
+    damage = draw(st.integers(0, 60))
     if damage == 0 and body:
         at = draw(st.integers(0, len(body) - 1))
         body = body[:at] + bytes([draw(st.integers(0, 255))]) + body[at + 1 :]
@@ -118,26 +149,33 @@ def commands(draw: st.DrawFn) -> bytes:
     elif damage == 2:
         op = draw(st.integers(0, 255))
     elif damage == 3:
-        how ^= draw(st.integers(0, 15))
+        how ^= draw(st.integers(0, 31))
     elif damage == 4:
         body += draw(st.binary(min_size=1, max_size=64))
-    return record(op, how, draw(streams), body)
+    return record(op, how, stream, body)
 
 
-def setup(module: int = 1) -> bytes:
-    """What most sessions begin with, so that the commands after it get past the first checks."""
-    return (
-        record(MAP, FIRST_IS_OFFSET, 0, struct.pack("<QQ", 0, 2 * CHUNK))
-        + record(MODULE_LOAD, 0, 0, struct.pack("<IIQQ", module, 0, 0, 100))
-        + record(STREAM_CREATE, 0, 1, b"")
-    )
+# What a session begins with, so that the commands after it get past the first checks.
+BEGINNING = (
+    record(MAP, FIRST_IS_OFFSET, 0, struct.pack("<QQ", 0, 2 * CHUNK))
+    + record(MODULE_LOAD, 0, 0, struct.pack("<IIQQ", 1, 0, 0, 100))
+    + record(STREAM_CREATE, 0, 1, b"")
+    + record(EVENT_RECORD, 0, 1, struct.pack("<II", 1, 0))
+)
+ENDS = [b"", record(CLOSE, 0, 0, b"")]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(begin=st.booleans(), script=st.lists(commands(), max_size=30), close=st.booleans())
-def test_whatever_a_client_posts_the_engine_stands(fuzzer: Path, begin: bool, script: list[bytes], close: bool) -> None:
-    end = record(CLOSE, 0, 0, b"") if close else b""
-    sanitized.run(fuzzer, stdin=(setup() if begin else b"") + b"".join(script) + end)
+@st.composite
+def sessions(draw: st.DrawFn) -> bytes:
+    middle = b"".join(draw(st.lists(commands(), max_size=12)))
+    end = draw(st.sampled_from(ENDS)) + record(NEXT_SESSION, draw(st.sampled_from([0, 0, 0, 1])), 0, b"")
+    return draw(st.sampled_from([BEGINNING, BEGINNING, b""])) + middle + end
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scripts=st.lists(sessions(), min_size=1, max_size=12))
+def test_whatever_clients_post_the_engine_stands(fuzzer: Path, scripts: list[bytes]) -> None:
+    sanitized.run(fuzzer, stdin=b"".join(scripts))
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))

@@ -28,14 +28,14 @@ static int in_child(void (*body)(void *), void *argument)
     exit(0);
   }
   int status;
-  EQUAL(waitpid(child, &status, 0), child);
+  CHECK_EQUAL(waitpid(child, &status, 0), child);
   return status;
 }
 
 static void passes(void (*body)(void *), void *argument)
 {
   int status = in_child(body, argument);
-  EQUAL(status, 0);
+  CHECK_EQUAL(status, 0);
 }
 
 /* ---------------------------------------------------------------- faults */
@@ -59,15 +59,18 @@ static void expect_fault(rig *r, int64_t sequence, const fault_case *f, rig_repl
     memset(reply->bytes + reply->size, 0, 8);
   } while (reply->head.op != GPUD_OP_FAULT);
   const gpud_msg_fault *fault = BODY_OF(reply, gpud_msg_fault);
-  EQUAL(fault->sequence, sequence);
-  EQUAL(fault->status, GPUD_STATUS_DEVICE_FAULT);
-  EQUAL(fault->op, GPUD_OP_LAUNCH);
-  EQUAL(fault->module, 1);
-  if (f->address != ~0ull) EQUAL(fault->address, f->address);
-  if (f->block != ~0u) EQUAL(fault->block[0], f->block);
-  EQUAL(fault->thread, f->thread);
+  CHECK_EQUAL(fault->sequence, sequence);
+  CHECK_EQUAL(fault->status, GPUD_STATUS_DEVICE_FAULT);
+  CHECK_EQUAL(fault->op, GPUD_OP_LAUNCH);
+  CHECK_EQUAL(fault->module, 1);
+  if (f->address != ~0ull)
+    CHECK_EQUAL(fault->address, f->address);
+  if (f->block != ~0u)
+    CHECK_EQUAL(fault->block[0], f->block);
+  CHECK_EQUAL(fault->thread, f->thread);
   const char *text = TEXT_OF(reply, gpud_msg_fault);
-  if (!strstr(text, f->text) || !strstr(text, f->kernel)) fprintf(stderr, "the text is: %s\n", text);
+  if (!strstr(text, f->text) || !strstr(text, f->kernel))
+    fprintf(stderr, "the text is: %s\n", text);
   CHECK(strstr(text, f->text) && strstr(text, f->kernel));
 }
 
@@ -85,13 +88,13 @@ static void faulting_session(void *argument)
   expect_fault(&r, sequence, f, &reply);
   gpud_engine_stats stats;
   gpud_engine_get_stats(r.engine, &stats);
-  EQUAL(stats.memory, 0);
-  EQUAL(stats.faults, 1);
-  EQUAL(rig_end(&r), -EBUSY);
+  CHECK_EQUAL(stats.memory, 0);
+  CHECK_EQUAL(stats.faults, 1);
+  CHECK_EQUAL(rig_end(&r), -EBUSY);
   gpud_endpoint *client;
   gpud_endpoint *worker;
-  EQUAL(gpud_endpoint_loop(0, 0, &client, &worker), 0);
-  EQUAL(gpud_engine_attach_endpoint(r.engine, worker, 1, MiB, MiB, &r.welcome), -EBUSY);
+  CHECK_EQUAL(gpud_endpoint_loop(0, 0, &client, &worker), 0);
+  CHECK_EQUAL(gpud_engine_attach_endpoint(r.engine, worker, 1, MiB, MiB, &r.welcome), -EBUSY);
   client->ops->close(client);
   rig_shut(&r);
 }
@@ -132,7 +135,7 @@ static void window_session(void *argument)
   rig_map(&r, 0, CHUNK);
   gpud_region *region;
   uint64_t placed = r.welcome.window_base + 8 * MiB;
-  EQUAL(gpud_region_create(r.client, 1, 4096, GPUD_ACCESS_READ, placed, 0, rig_deadline(), &region), 0);
+  CHECK_EQUAL(gpud_region_create(r.client, 1, 4096, GPUD_ACCESS_READ, placed, 0, in_good_time(), &region), 0);
   rig_load(&r, 1, "good");
   uint64_t address = r.welcome.window_base + offset;
   fault_case f = {"wild", {address, 0}, 16, 1, address, 0, 5, "invalid access to 0x"};
@@ -141,7 +144,7 @@ static void window_session(void *argument)
   rig_reply reply;
   expect_fault(&r, sequence, &f, &reply);
   gpud_region_free(region);
-  EQUAL(rig_end(&r), -EBUSY);
+  CHECK_EQUAL(rig_end(&r), -EBUSY);
   rig_shut(&r);
 }
 
@@ -151,6 +154,33 @@ static void test_faults_in_the_window(void)
   uint64_t read_only_region = 8 * MiB;
   passes(window_session, &unmapped);
   passes(window_session, &read_only_region);
+}
+
+/* A copy whose memory is not there, whatever the tables say, ends as a kernel's access would. */
+static void copy_session(void *argument)
+{
+  (void)argument;
+  rig r;
+  rig_open(&r, 2, all_kernels);
+  rig_begin(&r);
+  void *nothing = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  rig_load(&r, 1, "good");
+  CHECK_EQUAL(gpud_engine_run(r.engine), GPUD_RUN_COMPILE);
+  uint64_t address = (uint64_t)(uintptr_t)nothing;
+  CHECK_EQUAL(gpud_engine_module_global(r.engine, "variable", address, 4096), 0);
+  CHECK_EQUAL(gpud_engine_module_commit(r.engine), 0);
+  int64_t sequence = POST(&r, GPUD_OP_COPY_OUT, gpud_msg_copy_host, .address = address, .size = 4096);
+  rig_close(&r);
+  rig_reply reply;
+  rig_reply_of(&r, GPUD_OP_GLOBAL_INFO, &reply);
+  rig_reply_of(&r, GPUD_OP_MODULE_STATUS, &reply);
+  rig_reply_of(&r, GPUD_OP_FAULT, &reply);
+  const gpud_msg_fault *fault = BODY_OF(&reply, gpud_msg_fault);
+  CHECK_EQUAL(fault->sequence, sequence);
+  CHECK_EQUAL(fault->status, GPUD_STATUS_DEVICE_FAULT);
+  CHECK_EQUAL(fault->address, address);
+  CHECK_EQUAL(rig_end(&r), -EBUSY);
+  rig_shut(&r);
 }
 
 /* ---------------------------------------------------------------- everyone else's faults */
@@ -193,7 +223,8 @@ static void chained(void *argument)
 static struct sigaction found;
 static void report_and_hand_on(int signal)
 {
-  if (write(2, "reported\n", 9) < 0) _exit(1);
+  if (write(2, "reported\n", 9) < 0)
+    _exit(1);
   sigaction(signal, &found, NULL);
   raise(signal);
 }
@@ -214,7 +245,7 @@ static void reporter_after_us(void *argument)
   rig_reply reply;
   expect_fault(&r, sequence, &f, &reply); /* a kernel's fault is ours all the same */
   if (kernel) {
-    EQUAL(rig_end(&r), -EBUSY);
+    CHECK_EQUAL(rig_end(&r), -EBUSY);
     rig_shut(&r);
     exit(0);
   }
@@ -273,11 +304,11 @@ static void worker_process(void *argument)
   int fd;
   gpud_hello hello;
   const char *name;
-  int size = gpud_bootstrap_receive(o->sockets[1], frame, &fd, rig_deadline());
-  EQUAL(gpud_frame_decode(frame, (size_t)size, GPUD_FRAME_HELLO, &hello, &name), 6);
-  EQUAL(gpud_engine_attach(r.engine, o->sockets[1], &hello, 1, 64 * MiB, 64 * MiB, rig_deadline()), 0);
-  EQUAL(rig_run(&r), o->run);
-  EQUAL(gpud_engine_detach(r.engine, GPUD_STATUS_OK, NULL), 0);
+  int size = gpud_bootstrap_receive(o->sockets[1], frame, &fd, in_good_time());
+  CHECK_EQUAL(gpud_frame_decode(frame, (size_t)size, GPUD_FRAME_HELLO, &hello, &name), 6);
+  CHECK_EQUAL(gpud_engine_attach(r.engine, o->sockets[1], &hello, 1, 64 * MiB, 64 * MiB, in_good_time()), 0);
+  CHECK_EQUAL(rig_run(&r), o->run);
+  CHECK_EQUAL(gpud_engine_detach(r.engine, GPUD_STATUS_OK, NULL), 0);
   rig_shut(&r);
 }
 
@@ -286,7 +317,7 @@ static int orphaned(orphan_case *o)
   void *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   CHECK(shared != MAP_FAILED);
   o->word = shared;
-  EQUAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, o->sockets), 0);
+  CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, o->sockets), 0);
   fflush(NULL);
   pid_t worker = fork();
   if (worker == 0) {
@@ -301,20 +332,22 @@ static int orphaned(orphan_case *o)
     gpud_refused refused;
     char text[GPUD_MAX_TEXT];
     gpud_hello hello = {.version_min = GPUD_VERSION, .version_max = GPUD_VERSION};
-    EQUAL(gpud_endpoint_shm_connect(o->sockets[0], &hello, "orphan", &r.welcome, &refused, text, rig_deadline(), &ep), 0);
+    CHECK_EQUAL(
+        gpud_endpoint_shm_connect(o->sockets[0], &hello, "orphan", &r.welcome, &refused, text, in_good_time(), &ep), 0);
     r.client = gpud_connection_new(ep, 1);
-    EQUAL(gpud_region_create(r.client, 0, MiB, GPUD_ACCESS_READ, 0, 0, rig_deadline(), &r.region), 0);
+    CHECK_EQUAL(gpud_region_create(r.client, 0, MiB, GPUD_ACCESS_READ, 0, 0, in_good_time(), &r.region), 0);
     rig_load(&r, 1, "good");
     rig_launch(&r, 1, o->kernel, o->blocks, 1, &o->word, 8);
-    for (;;) pause();
+    for (;;)
+      pause();
   }
   close(o->sockets[0]);
-  for (uint64_t deadline = rig_deadline(); gpud_load_acquire_u64(o->word) == 0; gpud_relax())
+  for (uint64_t deadline = in_good_time(); gpud_load_acquire_u64(o->word) == 0; gpud_relax())
     CHECK(gpud_now() < deadline && waitpid(worker, NULL, WNOHANG) == 0); /* until the kernel is under way */
   kill(client, SIGKILL);
-  EQUAL(waitpid(client, NULL, 0), client);
+  CHECK_EQUAL(waitpid(client, NULL, 0), client);
   int status;
-  EQUAL(waitpid(worker, &status, 0), worker);
+  CHECK_EQUAL(waitpid(worker, &status, 0), worker);
   CHECK(WIFEXITED(status));
   return WEXITSTATUS(status);
 }
@@ -322,10 +355,10 @@ static int orphaned(orphan_case *o)
 static void test_a_dead_clients_kernel_does_not_outlive_it_for_long(void)
 {
   orphan_case never_ends = {.kernel = "spin", .blocks = 1};
-  EQUAL(orphaned(&never_ends), GPUD_EXIT_ORPHAN);
+  CHECK_EQUAL(orphaned(&never_ends), GPUD_EXIT_ORPHAN);
   /* One that could be stopped between two blocks: the worker lives, and is as new. */
   orphan_case stoppable = {.kernel = "slow", .blocks = 100000, .run = GPUD_RUN_GONE};
-  EQUAL(orphaned(&stoppable), 0);
+  CHECK_EQUAL(orphaned(&stoppable), 0);
   CHECK(*stoppable.word < 100000);
 }
 
@@ -333,6 +366,7 @@ int main(void)
 {
   test_faults();
   test_faults_in_the_window();
+  passes(copy_session, NULL);
   test_other_faults_go_where_they_went_before();
   test_a_dead_clients_kernel_does_not_outlive_it_for_long();
   return 0;

@@ -32,12 +32,13 @@ static void map_over_another(rig *r)
 static void map_over_the_limit(rig *r) { rig_map(r, 64 * MiB, 64 * MiB); }
 static void map_over_the_limit_little_by_little(rig *r)
 {
-  for (uint64_t offset = CHUNK; offset <= 64 * MiB; offset += CHUNK) rig_map(r, offset, CHUNK);
+  for (uint64_t offset = CHUNK; offset <= 64 * MiB; offset += CHUNK)
+    rig_map(r, offset, CHUNK);
 }
 static void map_over_a_region(rig *r)
 {
   gpud_region *placed;
-  EQUAL(gpud_region_create(r->client, 1, 4096, R | W, base_of(r) + 9 * MiB, 0, rig_deadline(), &placed), 0);
+  CHECK_EQUAL(gpud_region_create(r->client, 1, 4096, R | W, base_of(r) + 9 * MiB, 0, in_good_time(), &placed), 0);
   gpud_region_free(placed);
   rig_map(r, 8 * MiB, CHUNK);
 }
@@ -56,7 +57,7 @@ static void unmap_nothing(rig *r) { POST(r, GPUD_OP_UNMAP, gpud_msg_map, base_of
 static void unmap_a_region(rig *r)
 {
   gpud_region *placed;
-  EQUAL(gpud_region_create(r->client, 1, CHUNK, R | W, base_of(r) + 8 * MiB, 0, rig_deadline(), &placed), 0);
+  CHECK_EQUAL(gpud_region_create(r->client, 1, CHUNK, R | W, base_of(r) + 8 * MiB, 0, in_good_time(), &placed), 0);
   gpud_region_free(placed);
   POST(r, GPUD_OP_UNMAP, gpud_msg_map, base_of(r) + 8 * MiB, CHUNK);
 }
@@ -84,7 +85,7 @@ static void copy_out_of_our_heap(rig *r)
 static void copy_with_access(rig *r, uint8_t op, uint32_t access)
 {
   gpud_region *region;
-  EQUAL(gpud_region_create(r->client, 1, 4096, access, 0, 0, rig_deadline(), &region), 0);
+  CHECK_EQUAL(gpud_region_create(r->client, 1, 4096, access, 0, 0, in_good_time(), &region), 0);
   gpud_region_free(region);
   copy_host(r, op, base_of(r), 1, 0, 8);
 }
@@ -95,7 +96,7 @@ static void copy_to_unmapped(rig *r) { POST(r, GPUD_OP_COPY, gpud_msg_copy, base
 static void copy_to_a_read_only_region(rig *r)
 {
   gpud_region *placed;
-  EQUAL(gpud_region_create(r->client, 1, 4096, R, base_of(r) + 8 * MiB, 0, rig_deadline(), &placed), 0);
+  CHECK_EQUAL(gpud_region_create(r->client, 1, 4096, R, base_of(r) + 8 * MiB, 0, in_good_time(), &placed), 0);
   gpud_region_free(placed);
   POST(r, GPUD_OP_COPY, gpud_msg_copy, base_of(r), base_of(r) + 8 * MiB, 8);
   POST(r, GPUD_OP_COPY, gpud_msg_copy, base_of(r) + 8 * MiB, base_of(r), 8);
@@ -118,7 +119,7 @@ static void write_to_unmapped(rig *r)
 static void region_with(rig *r, uint32_t number, uint64_t size, uint64_t address)
 {
   gpud_region *region;
-  EQUAL(gpud_region_create(r->client, number, size, R | W, address, 0, rig_deadline(), &region), 0);
+  CHECK_EQUAL(gpud_region_create(r->client, number, size, R | W, address, 0, in_good_time(), &region), 0);
   gpud_region_free(region);
 }
 static void region_twice(rig *r) { region_with(r, 0, 4096, 0); }
@@ -141,14 +142,15 @@ static void region_over_a_region(rig *r)
 static void region_raw(rig *r, int fd, uint32_t number, uint64_t size)
 {
   gpud_msg_region_add m = {.region = number, .access = R, .size = size};
-  EQUAL(gpud_connection_announce(r->client, fd, &m, rig_deadline()), 0);
+  CHECK_EQUAL(gpud_connection_announce(r->client, fd, &m, in_good_time()), 0);
   close(fd);
 }
 static int memory_file(uint64_t size, int seals)
 {
   int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
-  if (seals) CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
+  if (seals)
+    CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
   return fd;
 }
 static void region_of_too_high_a_number(rig *r) { region_raw(r, memory_file(4096, 1), GPUD_MAX_REGIONS, 4096); }
@@ -163,7 +165,7 @@ static void region_on_no_stream(rig *r)
   gpud_msg_region_add m = {.region = 1, .access = R, .size = 4096};
   int fd = memory_file(4096, 1);
   gpud_endpoint *ep = gpud_connection_endpoint(r->client);
-  EQUAL(ep->ops->region_offer(ep, fd, rig_deadline()), 0);
+  CHECK_EQUAL(ep->ops->region_offer(ep, fd, in_good_time()), 0);
   close(fd);
   rig_post(r, GPUD_OP_REGION_ADD, 5, &m, sizeof m);
 }
@@ -266,10 +268,7 @@ typedef struct refusal {
   uint32_t status;
 } refusal;
 
-#define REFUSED(name, status)                                                                                          \
-  {                                                                                                                    \
-    #name, name, GPUD_STATUS_##status                                                                                  \
-  }
+#define REFUSED(name, status) {#name, name, GPUD_STATUS_##status}
 
 static const refusal refusals[] = {
   REFUSED(map_unaligned_address, INVALID),
@@ -368,7 +367,7 @@ static void test_refusal(rig *r, const refusal *refusal)
   refusal->give(r);
   uint64_t refused = gpud_connection_posted(r->client);
   rig_close(r);
-  EQUAL(gpud_connection_completed(r->client), refused + 1);
+  CHECK_EQUAL(gpud_connection_completed(r->client), refused + 1);
   rig_reply reply;
   do {
     reply.size = gpud_connection_receive(r->client, reply.bytes, 0);
@@ -377,9 +376,9 @@ static void test_refusal(rig *r, const refusal *refusal)
   } while (reply.head.op != GPUD_OP_FAULT);
   const gpud_msg_fault *fault = BODY_OF(&reply, gpud_msg_fault);
   CHECK(strlen(TEXT_OF(&reply, gpud_msg_fault)) > 5);
-  EQUAL(fault->sequence, refused);
-  EQUAL(fault->status, refusal->status);
-  EQUAL(rig_end(r), 0);
+  CHECK_EQUAL(fault->sequence, refused);
+  CHECK_EQUAL(fault->status, refusal->status);
+  CHECK_EQUAL(rig_end(r), 0);
 }
 
 /* ---------------------------------------------------------------- how many there may be */
@@ -389,7 +388,7 @@ static void settle(rig *r)
 {
   rig_reply reply;
   rig_load(r, 1, "bad");
-  EQUAL(gpud_engine_run(r->engine), GPUD_RUN_COMPILE);
+  CHECK_EQUAL(gpud_engine_run(r->engine), GPUD_RUN_COMPILE);
   rig_compile(r);
   rig_reply_of(r, GPUD_OP_MODULE_STATUS, &reply);
 }
@@ -407,15 +406,16 @@ static void test_limit(rig *r, uint8_t op, uint32_t limit)
   rig_begin(r);
   for (uint32_t i = 1; i <= limit; i++) {
     create(r, op, i * 65537); /* ids are the client's choice, and need not be small */
-    if (i % 256 == 0) settle(r);
+    if (i % 256 == 0)
+      settle(r);
   }
   settle(r);
   create(r, op, 3);
   rig_close(r);
   rig_reply reply;
   rig_reply_of(r, GPUD_OP_FAULT, &reply);
-  EQUAL(BODY_OF(&reply, gpud_msg_fault)->status, GPUD_STATUS_OUT_OF_MEMORY);
-  EQUAL(rig_end(r), 0);
+  CHECK_EQUAL(BODY_OF(&reply, gpud_msg_fault)->status, GPUD_STATUS_OUT_OF_MEMORY);
+  CHECK_EQUAL(rig_end(r), 0);
 }
 
 static void test_limit_of_modules(rig *r)
@@ -426,15 +426,16 @@ static void test_limit_of_modules(rig *r)
   rig_reply reply;
   for (uint32_t i = 1; i <= 4097; i++) {
     rig_load(&none, i, "good");
-    if (i == 4097) break;
-    EQUAL(gpud_engine_run(none.engine), GPUD_RUN_COMPILE);
+    if (i == 4097)
+      break;
+    CHECK_EQUAL(gpud_engine_run(none.engine), GPUD_RUN_COMPILE);
     rig_compile(&none);
     rig_reply_of(&none, GPUD_OP_MODULE_STATUS, &reply);
   }
   rig_close(&none);
   rig_reply_of(&none, GPUD_OP_FAULT, &reply);
-  EQUAL(BODY_OF(&reply, gpud_msg_fault)->status, GPUD_STATUS_OUT_OF_MEMORY);
-  EQUAL(rig_end(&none), 0);
+  CHECK_EQUAL(BODY_OF(&reply, gpud_msg_fault)->status, GPUD_STATUS_OUT_OF_MEMORY);
+  CHECK_EQUAL(rig_end(&none), 0);
 }
 
 int main(int argc, char **argv)
@@ -442,7 +443,8 @@ int main(int argc, char **argv)
   rig r;
   rig_open(&r, 1, all_kernels);
   for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
-    if (argc > 1 && strcmp(argv[1], refusals[i].name)) continue;
+    if (argc > 1 && strcmp(argv[1], refusals[i].name))
+      continue;
     fprintf(stderr, "%s\n", refusals[i].name);
     test_refusal(&r, &refusals[i]);
   }

@@ -3,15 +3,8 @@
 #include "idmap.h"
 #include "memory.h"
 
-/* Repeatable, and good enough to choose with. */
 static uint64_t state = 88172645463325252ull;
-static uint64_t choose(uint64_t below)
-{
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state % below;
-}
+static uint64_t choose(uint64_t below) { return random_next(&state) % below; }
 
 #define BASE 0x10000u
 #define PAGES 64u
@@ -26,22 +19,26 @@ typedef struct model {
 static int free_range(const model *m, uint64_t page, uint64_t count)
 {
   for (uint64_t i = page; i < page + count; i++)
-    if (m->kind[i]) return 0;
+    if (m->kind[i])
+      return 0;
   return 1;
 }
 
 static int covered(const model *m, uint64_t first, uint64_t bytes, uint8_t access)
 {
   for (uint64_t b = first; b < first + bytes; b++)
-    if (b / UNIT >= PAGES || !m->kind[b / UNIT] || (m->access[b / UNIT] & access) != access) return 0;
+    if (b / UNIT >= PAGES || !m->kind[b / UNIT] || (m->access[b / UNIT] & access) != access)
+      return 0;
   return 1;
 }
 
 static int whole_chunks(const model *m, uint64_t page, uint64_t count)
 {
   for (uint64_t i = page; i < page + count; i++)
-    if (i >= PAGES || m->kind[i] != GPUD_EXTENT_CHUNK) return 0;
-  if (m->owner[page] != page) return 0;
+    if (i >= PAGES || m->kind[i] != GPUD_EXTENT_CHUNK)
+      return 0;
+  if (m->owner[page] != page)
+    return 0;
   uint64_t end = page + count;
   return end == PAGES || m->kind[end] != GPUD_EXTENT_CHUNK || m->owner[end] == end;
 }
@@ -56,7 +53,8 @@ static void test_memory_agrees_with_a_model(void)
   for (int turn = 0; turn < 200000; turn++) {
     uint64_t page = choose(PAGES);
     uint64_t count = 1 + choose(4);
-    if (page + count > PAGES) count = PAGES - page;
+    if (page + count > PAGES)
+      count = PAGES - page;
     switch (choose(5)) {
     case 0:
     case 1: {
@@ -67,8 +65,9 @@ static void test_memory_agrees_with_a_model(void)
                             .owner = (uint32_t)choose(3)};
       int chunk = extent.kind == GPUD_EXTENT_CHUNK;
       int expected = !free_range(&m, page, count) ? -EEXIST : chunk && mapped + extent.size > limit ? -EDQUOT : 0;
-      EQUAL(gpud_memory_add(&memory, &extent), expected);
-      if (expected) break;
+      CHECK_EQUAL(gpud_memory_add(&memory, &extent), expected);
+      if (expected)
+        break;
       mapped += chunk ? extent.size : 0;
       for (uint64_t i = page; i < page + count; i++) {
         m.kind[i] = (uint8_t)extent.kind;
@@ -79,31 +78,34 @@ static void test_memory_agrees_with_a_model(void)
     }
     case 2: {
       int expected = whole_chunks(&m, page, count) ? 0 : -ENOENT;
-      EQUAL(gpud_memory_remove_chunks(&memory, BASE + page * UNIT, count * UNIT), expected);
-      if (expected) break;
+      CHECK_EQUAL(gpud_memory_remove_chunks(&memory, BASE + page * UNIT, count * UNIT), expected);
+      if (expected)
+        break;
       mapped -= count * UNIT;
       memset(m.kind + page, 0, count);
       break;
     }
     case 3: {
-      if (choose(4)) break;
+      if (choose(4))
+        break;
       uint32_t kind = 2 + (uint32_t)choose(2);
       uint32_t owner = (uint32_t)choose(3);
       gpud_memory_remove_owned(&memory, kind, owner);
       for (uint64_t i = 0; i < PAGES; i++)
-        if (m.kind[i] == kind && m.owner[i] == owner) m.kind[i] = 0;
+        if (m.kind[i] == kind && m.owner[i] == owner)
+          m.kind[i] = 0;
       break;
     }
     default: {
       uint64_t first = choose(PAGES * UNIT);
       uint64_t bytes = choose(6 * UNIT);
       uint32_t access = 1 + (uint32_t)choose(3);
-      EQUAL(gpud_memory_covers(&memory, BASE + first, bytes, access),
-            bytes == 0 || covered(&m, first, bytes, (uint8_t)access));
+      CHECK_EQUAL(gpud_memory_covers(&memory, BASE + first, bytes, access),
+                  bytes == 0 || covered(&m, first, bytes, (uint8_t)access));
       break;
     }
     }
-    EQUAL(memory.mapped, mapped);
+    CHECK_EQUAL(memory.mapped, mapped);
   }
   gpud_memory_clear(&memory);
 }
@@ -113,15 +115,15 @@ static void test_spans_at_the_end_of_the_address_space(void)
   gpud_memory memory;
   gpud_memory_init(&memory, 0, UINT64_MAX, UINT64_MAX);
   gpud_extent last = {.address = UINT64_MAX - 15, .size = 16, .kind = GPUD_EXTENT_VARIABLE, .access = 3};
-  EQUAL(gpud_memory_add(&memory, &last), 0);
+  CHECK_EQUAL(gpud_memory_add(&memory, &last), 0);
   CHECK(gpud_memory_covers(&memory, UINT64_MAX - 15, 16, 3));
   CHECK(!gpud_memory_covers(&memory, UINT64_MAX - 15, 17, 3));
   CHECK(!gpud_memory_covers(&memory, UINT64_MAX - 16, 16, 3));
   CHECK(gpud_memory_covers(&memory, 5, 0, 3));
   last.size = 17;
-  EQUAL(gpud_memory_add(&memory, &last), -EINVAL);
+  CHECK_EQUAL(gpud_memory_add(&memory, &last), -EINVAL);
   last.size = 0;
-  EQUAL(gpud_memory_add(&memory, &last), -EINVAL);
+  CHECK_EQUAL(gpud_memory_add(&memory, &last), -EINVAL);
   CHECK(!gpud_memory_in_window(&memory, 4096, 0, 4096));
   CHECK(!gpud_memory_in_window(&memory, -4096ull, 8192, 4096));
   CHECK(gpud_memory_in_window(&memory, 4096, 8192, 4096));
@@ -141,20 +143,20 @@ static void test_idmap_agrees_with_a_model(void)
     uint32_t key = id * 0x10000001u; /* spread over all 32 bits */
     uint64_t value = 1 + choose(1000);
     uint64_t *found = gpud_idmap_find(&map, key);
-    EQUAL(found ? *found : 0, model[id]);
+    CHECK_EQUAL(found ? *found : 0, model[id]);
     if (choose(2)) {
       int expected = model[id] ? -EEXIST : count == LIMIT ? -ENOSPC : 0;
-      EQUAL(gpud_idmap_add(&map, key, value), expected);
+      CHECK_EQUAL(gpud_idmap_add(&map, key, value), expected);
       if (expected == 0) {
         model[id] = value;
         count++;
       }
     } else {
-      EQUAL(gpud_idmap_remove(&map, key), model[id] != 0);
+      CHECK_EQUAL(gpud_idmap_remove(&map, key), model[id] != 0);
       count -= model[id] != 0;
       model[id] = 0;
     }
-    EQUAL(map.count, count);
+    CHECK_EQUAL(map.count, count);
   }
   gpud_idmap_clear(&map);
 }

@@ -1,4 +1,4 @@
-"""Memory regions, the descriptors that carry them, and bulk transfers over a loop endpoint, under the sanitizers."""
+"""Memory regions, their descriptors, and bulk transfers over a loop endpoint, under the sanitizers."""
 
 from __future__ import annotations
 

@@ -12,7 +12,14 @@ import sanitized
 from driver import Driver
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 RING = [path for path in sanitized.TRANSPORT if path.name in ("ring.c", "wait.c")]
 SLOT, HEAD, MAX_MESSAGE = 64, 16, 8192
@@ -39,7 +46,7 @@ def slots_of(size: int) -> int:
 
 
 class RingAgainstDeque(RuleBasedStateMachine):
-    """A ring gives what was put, in order; it refuses only what could not be placed, and only until there is credit."""
+    """A ring gives what was put, in order; it refuses only what has no room, until there is credit."""
 
     binary: Path
 

@@ -1,4 +1,4 @@
-"""The codec under Address and UndefinedBehaviour sanitizers: any bytes are a message, or -EPROTO, and never more."""
+"""The codec under the sanitizers: any bytes are a message, or -EPROTO, and never anything else."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def sized(data: bytes) -> bytes:
 
 @given(case=messages())
 def test_a_well_formed_message_passes_one_way(codec: Driver, case: tuple[bytes, bool, object]) -> None:
-    data, from_client, message = case
+    data, from_client, _ = case
     assert check(codec, COMMAND if from_client else REPLY, data) == 0
     if data[6] != wire.OP_DATA:  # the one that goes both ways
         assert check(codec, REPLY if from_client else COMMAND, data) == PROTOCOL
@@ -83,6 +83,108 @@ def test_a_message_whose_size_is_not_its_own_is_refused(
     assert check(codec, kind, data + bytes(cut)) == PROTOCOL
 
 
+def message(op: int, body: bytes) -> bytes:
+    return struct.pack("<IHBBII", 0, 16 + len(body), op, 0, 0, 1) + body
+
+
+def kernel_info(count: int, name_size: int, rest: bytes) -> bytes:
+    return struct.pack("<IHHIIII", 1, 0, count, 8, 0, 1024, name_size) + rest
+
+
+PARAM = struct.pack("<HHHH", 0, 8, 0, 0)
+LAUNCH = struct.pack("<IHH3I3HHI", 1, 0, 4, 1, 1, 1, 32, 1, 1, 0, 0)
+LOAD = struct.pack("<IIQQ", 1, 1, 0, 100)
+NEAR_MISSES: dict[str, tuple[int, int, bytes, bytes]] = {
+    # name: (direction, op, a body that passes, one that must not)
+    "a parameter more than fits": (
+        REPLY,
+        wire.OP_KERNEL_INFO,
+        kernel_info(1, 2, PARAM + b"ab"),
+        kernel_info(2, 2, PARAM + b"ab"),
+    ),
+    "more parameters than a message holds": (
+        REPLY,
+        wire.OP_KERNEL_INFO,
+        kernel_info(1, 0, PARAM),
+        kernel_info(65535, 0, PARAM),
+    ),
+    "a name longer than what is left": (
+        REPLY,
+        wire.OP_KERNEL_INFO,
+        kernel_info(1, 2, PARAM + b"ab"),
+        kernel_info(1, 3, PARAM + b"ab"),
+    ),
+    "a name whose size wraps": (
+        REPLY,
+        wire.OP_KERNEL_INFO,
+        kernel_info(0, 0, b""),
+        kernel_info(1, 2**32 - 8, b""),
+    ),
+    "a name longer than any text": (
+        REPLY,
+        wire.OP_KERNEL_INFO,
+        kernel_info(0, wire.MAX_TEXT, b"n" * wire.MAX_TEXT),
+        kernel_info(0, wire.MAX_TEXT + 1, b"n" * (wire.MAX_TEXT + 1)),
+    ),
+    "a NUL in a name": (REPLY, wire.OP_KERNEL_INFO, kernel_info(0, 2, b"ab"), kernel_info(0, 2, b"a\0")),
+    "a parameter of no known kind": (
+        REPLY,
+        wire.OP_KERNEL_INFO,
+        kernel_info(1, 0, struct.pack("<HHHH", 0, 8, 2, 0)),
+        kernel_info(1, 0, struct.pack("<HHHH", 0, 8, 3, 0)),
+    ),
+    "a reserved field of a parameter": (
+        REPLY,
+        wire.OP_KERNEL_INFO,
+        kernel_info(1, 0, PARAM),
+        kernel_info(1, 0, struct.pack("<HHHH", 0, 8, 0, 1)),
+    ),
+    "a log longer than any text": (
+        REPLY,
+        wire.OP_MODULE_STATUS,
+        bytes(16) + b"n" * wire.MAX_TEXT,
+        bytes(16) + b"n" * (wire.MAX_TEXT + 1),
+    ),
+    "a NUL in a reason": (REPLY, wire.OP_FAULT, bytes(48) + b"why", bytes(48) + b"w\0y"),
+    "parameters shorter than said": (COMMAND, wire.OP_LAUNCH, LAUNCH + b"1234", LAUNCH + b"123"),
+    "parameters longer than said": (COMMAND, wire.OP_LAUNCH, LAUNCH + b"1234", LAUNCH + b"12345"),
+    "options without an end": (COMMAND, wire.OP_MODULE_LOAD, LOAD + b"-O3\0", LOAD + b"-O3"),
+    "options longer than any": (
+        COMMAND,
+        wire.OP_MODULE_LOAD,
+        LOAD + b"x" * 2047 + b"\0",
+        LOAD + b"x" * 2048 + b"\0",
+    ),
+    "a width that is no element's": (
+        COMMAND,
+        wire.OP_FILL,
+        struct.pack("<QQQII", 0, 1, 0, 4, 0),
+        struct.pack("<QQQII", 0, 1, 0, 3, 0),
+    ),
+    "an access bit nobody defined": (
+        COMMAND,
+        wire.OP_REGION_ADD,
+        struct.pack("<IIQQ", 1, 3, 4096, 0),
+        struct.pack("<IIQQ", 1, 4, 4096, 0),
+    ),
+    "a reserved field of a copy": (
+        COMMAND,
+        wire.OP_COPY_IN,
+        struct.pack("<QQQII", 0, 0, 1, 1, 0),
+        struct.pack("<QQQII", 0, 0, 1, 1, 1),
+    ),
+    "a body where there is none": (COMMAND, wire.OP_SYNCHRONIZE, b"", b"x"),
+    "a write without an address": (COMMAND, wire.OP_WRITE, bytes(8), bytes(7)),
+}
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_a_near_miss_is_refused(codec: Driver, name: str) -> None:
+    kind, op, passes, refused = NEAR_MISSES[name]
+    assert check(codec, kind, message(op, passes)) == 0
+    assert check(codec, kind, message(op, refused)) == PROTOCOL
+
+
 @given(case=messages(), flags=st.integers(1, 255))
 def test_flags_that_nobody_defined_are_refused(
     codec: Driver, case: tuple[bytes, bool, object], flags: int
@@ -99,7 +201,7 @@ def test_random_bytes_give_an_answer(codec: Driver, data: bytes, kind: int) -> N
 
 @given(op=st.integers(0, 255), body=st.binary(max_size=200))
 def test_random_bodies_of_every_op_give_an_answer(codec: Driver, op: int, body: bytes) -> None:
-    data = struct.pack("<IHBBII", 0, 16 + len(body), op, 0, 0, 1) + body
+    data = message(op, body)
     for kind in (REPLY, COMMAND):
         assert check(codec, kind, data) in (0, PROTOCOL)
 

@@ -37,7 +37,9 @@ def _module(body: str, inputs: tuple[int, ...], output: int) -> LoadedModule:
         "  ld.param.u32 %r1, [n]; setp.ge.u32 %p0, %r0, %r1; @%p0 ret;",
     ]
     for number, (n, size) in enumerate(zip((*names, "out"), (*inputs, output), strict=True)):
-        lines.append(f"  ld.param.u64 %rd{number}, [p_{n}]; mad.wide.u32 %rd{number}, %r0, {size}, %rd{number};")
+        lines.append(
+            f"  ld.param.u64 %rd{number}, [p_{n}]; mad.wide.u32 %rd{number}, %r0, {size}, %rd{number};"
+        )
         if n != "out":
             lines.append(f"  ld.global.{_LOADS[size][0]} %{n}, [%rd{number}];")
     lines += [body, f"  st.global.{_LOADS[output][0]} [%rd{len(names)}], %out;", "  ret;\n}"]
@@ -72,7 +74,20 @@ def edge_floats(dtype: npt.DTypeLike, extra: int = 400, seed: int = 0) -> Array:
     """Zeros, subnormals, limits, infinities, NaN, and random bit patterns."""
     kind = np.dtype(dtype)
     info = np.finfo(kind)
-    edges = [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, info.max, info.min, info.tiny, info.smallest_subnormal]
+    edges = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        1.5,
+        2.5,
+        -2.5,
+        info.max,
+        info.min,
+        info.tiny,
+        info.smallest_subnormal,
+    ]
     rng = np.random.default_rng(seed)
     patterns = rng.integers(0, 1 << (8 * kind.itemsize), extra, dtype=f"u{kind.itemsize}").view(kind)
     middle = rng.standard_normal(extra).astype(kind)

@@ -1,4 +1,6 @@
-"""Runs compiled kernels without an engine: builds a gpud_kernel_context as csrc/engine/kernel_abi.h has it."""
+"""Runs compiled kernels without an engine: builds a gpud_kernel_context as csrc/engine/kernel_abi.h has
+it.
+"""
 
 from __future__ import annotations
 

@@ -59,9 +59,15 @@ def test_between_floats() -> None:
     halves, singles, doubles = (edge_floats(t) for t in (np.float16, np.float32, np.float64))
     with np.errstate(all="ignore"):
         same_floats(elementwise("cvt.f32.f16 %out, %a;", [halves], np.float32), halves.astype(np.float32))
-        same_floats(elementwise("cvt.rn.f16.f32 %out, %a;", [singles], np.float16), singles.astype(np.float16))
-        same_floats(elementwise("cvt.rn.f16.f64 %out, %a;", [doubles], np.float16), doubles.astype(np.float16))
-        same_floats(elementwise("cvt.rn.f32.f64 %out, %a;", [doubles], np.float32), doubles.astype(np.float32))
+        same_floats(
+            elementwise("cvt.rn.f16.f32 %out, %a;", [singles], np.float16), singles.astype(np.float16)
+        )
+        same_floats(
+            elementwise("cvt.rn.f16.f64 %out, %a;", [doubles], np.float16), doubles.astype(np.float16)
+        )
+        same_floats(
+            elementwise("cvt.rn.f32.f64 %out, %a;", [doubles], np.float32), doubles.astype(np.float32)
+        )
         same_floats(elementwise("cvt.f64.f32 %out, %a;", [singles], np.float64), singles.astype(np.float64))
         got = elementwise("cvt.sat.f32.f32 %out, %a;", [singles], np.float32)
         np.testing.assert_array_equal(got, np.nan_to_num(np.clip(singles, 0, 1), nan=0.0))
@@ -70,7 +76,9 @@ def test_between_floats() -> None:
 
 @pytest.mark.parametrize("mode", ["rz", "rm", "rp"])
 def test_half_in_directed_modes(mode: str) -> None:
-    values = (np.random.default_rng(7).standard_normal(600) * 10.0 ** np.linspace(-7, 3, 600)).astype(np.float32)
+    values = (np.random.default_rng(7).standard_normal(600) * 10.0 ** np.linspace(-7, 3, 600)).astype(
+        np.float32
+    )
     got = elementwise(f"cvt.{mode}.f16.f32 %out, %a;", [values], np.float16)
     for value, result in zip(values, got, strict=True):
         low, high = (float(np.nextafter(result, np.float16(d))) for d in (-np.inf, np.inf))
@@ -108,17 +116,21 @@ def test_comparisons(name: str, kind: str) -> None:
     want = eval(f"a {COMPARISONS[name]} b")
     if name == "ne" and kind[0] == "f":
         want &= ~(np.isnan(a) | np.isnan(b))
-    text = f"setp.{name}.{kind} %p1|%p2, %a, %b; selp.u32 %r8, 1, 0, %p1; selp.u32 %r9, 2, 0, %p2; or.b32 %out, %r8, %r9;"
+    text = f"""setp.{name}.{kind} %p1|%p2, %a, %b; selp.u32 %r8, 1, 0, %p1; selp.u32 %r9, 2, 0, %p2;
+    or.b32 %out, %r8, %r9;"""
     got = elementwise(text, [a, b], np.uint32)
     np.testing.assert_array_equal(got, np.where(want, 1, 2))
     if kind[0] == "f":
-        unordered = elementwise(f"setp.{name}u.{kind} %p1, %a, %b; selp.u32 %out, 1, 0, %p1;", [a, b], np.uint32)
+        unordered = elementwise(
+            f"setp.{name}u.{kind} %p1, %a, %b; selp.u32 %out, 1, 0, %p1;", [a, b], np.uint32
+        )
         np.testing.assert_array_equal(unordered, want | np.isnan(a) | np.isnan(b))
 
 
 def test_comparison_combined_with_a_predicate() -> None:
     a, b = edge_integers(32)
-    text = "setp.gt.u32 %p3, %b, 5; setp.lt.and.s32 %p1|%p2, %a, 7, !%p3; selp.u32 %r8, 1, 0, %p1; @%p2 add.u32 %r8, %r8, 2; mov.u32 %out, %r8;"
+    text = """setp.gt.u32 %p3, %b, 5; setp.lt.and.s32 %p1|%p2, %a, 7, !%p3;
+    selp.u32 %r8, 1, 0, %p1; @%p2 add.u32 %r8, %r8, 2; mov.u32 %out, %r8;"""
     got = elementwise(text, [a, b], np.uint32)
     holds, other = a.view(np.int32) < 7, ~(b > 5)
     np.testing.assert_array_equal(got, (holds & other) + 2 * (~holds & other))
@@ -134,7 +146,9 @@ def test_selection() -> None:
 
 def test_packing_and_unpacking() -> None:
     a, b = edge_integers(32)
-    got = elementwise("mov.b64 %rd8, {%a, %b}; mov.b64 {%r8, %r9}, %rd8; mov.b64 %out, {%r9, %r8};", [a, b], np.uint64)
+    got = elementwise(
+        "mov.b64 %rd8, {%a, %b}; mov.b64 {%r8, %r9}, %rd8; mov.b64 %out, {%r9, %r8};", [a, b], np.uint64
+    )
     np.testing.assert_array_equal(got, b.astype(np.uint64) | a.astype(np.uint64) << np.uint64(32))
     got = elementwise("mov.b32 {%h1, %h2}, %a; mov.b32 %out, {%h2, %h1};", [a], np.uint32)
     np.testing.assert_array_equal(got, a >> 16 | a << 16)
@@ -143,4 +157,6 @@ def test_packing_and_unpacking() -> None:
 def test_tf32_keeps_ten_bits() -> None:
     x = np.array([1.0, 1 + 2**-11, 1 + 2**-10, -(1 + 2**-11), math.inf], np.float32)
     got = elementwise("cvt.rna.tf32.f32 %out, %a;", [x], np.float32)
-    np.testing.assert_array_equal(got, np.array([1, 1 + 2**-10, 1 + 2**-10, -(1 + 2**-10), np.inf], np.float32))
+    np.testing.assert_array_equal(
+        got, np.array([1, 1 + 2**-10, 1 + 2**-10, -(1 + 2**-10), np.inf], np.float32)
+    )

@@ -1,4 +1,6 @@
-"""Floating-point instructions against numpy: rounded once, in the direction asked for, NaN and subnormals included."""
+"""Floating-point instructions against numpy: rounded once, in the direction asked for, NaN and subnormals
+included.
+"""
 
 from __future__ import annotations
 
@@ -193,7 +195,9 @@ def test_special_functions_are_as_accurate_as_promised(name: str) -> None:
         x = np.concatenate([x, 10.0 ** rng.uniform(-8, 0, 2000), 1 + rng.uniform(-1e-2, 1e-2, 1000)])
     x = x.astype(np.float32)
     got = elementwise(f"{name}.approx.f32 %out, %a;", [x], np.float32)
-    np.testing.assert_allclose(got, function(x.astype(np.float64)), rtol=relative + 1e-7, atol=absolute + 1e-38)
+    np.testing.assert_allclose(
+        got, function(x.astype(np.float64)), rtol=relative + 1e-7, atol=absolute + 1e-38
+    )
 
 
 def test_special_functions_at_the_edges() -> None:

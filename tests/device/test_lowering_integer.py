@@ -19,7 +19,9 @@ def signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
-def check(instruction: str, bits: int, reference: Callable[[int, int], int], out_bits: int | None = None) -> None:
+def check(
+    instruction: str, bits: int, reference: Callable[[int, int], int], out_bits: int | None = None
+) -> None:
     """`reference` of unsigned a and b, for edges and random values."""
     a, b = edge_integers(bits)
     out = elementwise(instruction, [a, b], f"u{(out_bits or bits) // 8}")
@@ -98,11 +100,17 @@ def test_counting(bits: int) -> None:
     check(f"clz.b{bits} %out, %a;", bits, lambda a, _: bits - a.bit_length(), 32)
     check(f"brev.b{bits} %out, %a;", bits, lambda a, _: int(f"{a:0{bits}b}"[::-1], 2))
     check(f"bfind.u{bits} %out, %a;", bits, lambda a, _: a.bit_length() - 1, 32)
-    check(f"bfind.s{bits} %out, %a;", bits, lambda a, _: (~a if signed(a, bits) < 0 else a).bit_length() - 1
-          if signed(a, bits) >= 0 else (~signed(a, bits)).bit_length() - 1, 32)
     check(
-        f"bfind.shiftamt.u{bits} %out, %a;", bits, lambda a, _: bits - a.bit_length() if a else -1, 32
+        f"bfind.s{bits} %out, %a;",
+        bits,
+        lambda a, _: (
+            (~a if signed(a, bits) < 0 else a).bit_length() - 1
+            if signed(a, bits) >= 0
+            else (~signed(a, bits)).bit_length() - 1
+        ),
+        32,
     )
+    check(f"bfind.shiftamt.u{bits} %out, %a;", bits, lambda a, _: bits - a.bit_length() if a else -1, 32)
 
 
 @pytest.mark.parametrize("bits", [32, 64])

@@ -29,7 +29,9 @@ def test_saxpy(n: int, block: int, seed: int) -> None:
     x, y = rng.standard_normal((2, n + 5)).astype(np.float32)
     want = y.copy()
     want[:n] = (np.float64(1.5) * x[:n] + y[:n]).astype(np.float32)
-    launch(load_file("saxpy.cu").kernels["saxpy"], grid_for(n, block), block, np.int32(n), np.float32(1.5), x, y)
+    launch(
+        load_file("saxpy.cu").kernels["saxpy"], grid_for(n, block), block, np.int32(n), np.float32(1.5), x, y
+    )
     np.testing.assert_array_equal(y, want)
 
 
@@ -132,7 +134,16 @@ def test_mandelbrot_in_double(w: int, h: int) -> None:
     out = np.zeros((h, w), np.int32)
     kernel = load_file("misc.cu").kernels["mandel"]
     doubles = (np.float64(-2), np.float64(-1.5), np.float64(0.0625))
-    launch(kernel, (grid_for(w, 16), grid_for(h, 16)), (16, 16), out, np.int32(w), np.int32(h), *doubles, np.int32(60))
+    launch(
+        kernel,
+        (grid_for(w, 16), grid_for(h, 16)),
+        (16, 16),
+        out,
+        np.int32(w),
+        np.int32(h),
+        *doubles,
+        np.int32(60),
+    )
     cx, cy = np.meshgrid(-2 + np.arange(w) * 0.0625, -1.5 + np.arange(h) * 0.0625)
     zx, zy, steps = np.zeros_like(cx), np.zeros_like(cx), np.zeros(cx.shape, np.int32)
     for _ in range(60):
@@ -149,3 +160,15 @@ def test_maximum_by_compare_and_swap(n: int, block: int, seed: int) -> None:
     most = np.zeros(1, np.float32)
     launch(load_file("misc.cu").kernels["casmax"], grid_for(n, block), block, x, most, np.int32(n))
     assert most[0] == x.max()
+
+
+def test_library_functions() -> None:
+    x = np.random.default_rng(0).uniform(0.1, 30, 256)
+    y, v = np.zeros(256, np.float32), np.zeros(256)
+    single = x.astype(np.float32)
+    launch(load_file("misc.cu").kernels["library"], 1, 256, single, y, x, v)
+    a = single.astype(np.float64)
+    want = np.sin(a) + a**2.5 + np.log(a) + np.tan(a) + np.arctan2(a, 2) + np.cbrt(a) + np.tanh(a) + a / 3
+    np.testing.assert_allclose(y, want + np.fmod(a, np.float32(0.7)), rtol=1e-5)
+    want = np.sin(x) + x**2.5 + np.log(x) + np.exp(x) + x / 3 + np.fmod(x, 0.7) + np.sqrt(x) + np.tanh(x)
+    np.testing.assert_allclose(v, want + 1 / x, rtol=1e-13)

@@ -211,6 +211,16 @@ def test_a_signal_ends_it_and_leaves_nothing(start: Start, number: signal.Signal
     connection.close()
 
 
+def test_a_signal_while_it_starts_leaves_nothing(start: Start) -> None:
+    server = start("--workers", "2", ready=False)
+    until(server.path.exists, "a socket")
+    pids = server.status()["pids"]
+    server.process.terminate()
+    assert server.process.wait(DEADLINE) == 0
+    assert not server.path.exists()
+    assert not [pid for pid in pids if alive(pid)]
+
+
 def test_who_queues_at_shutdown_is_told(start: Start) -> None:
     server = start("--workers", "1")
     holder = transport.connect(server.address)

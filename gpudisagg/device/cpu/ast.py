@@ -153,7 +153,9 @@ class Param:
 
     @property
     def kind(self) -> str:
-        """What a launch may pass here, as far as the declaration says: "bits", "float" or "blob" (an aggregate)."""
+        """What a launch may pass here, as far as the declaration says: "bits", "float" or "blob" (an
+        aggregate).
+        """
         if self.size != self.type.bytes:
             return "blob"
         return "float" if self.type.floating and self.type.packed == 1 else "bits"

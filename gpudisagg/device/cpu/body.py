@@ -268,9 +268,7 @@ class BodyParser:
         offset = 0
         if isinstance(base, Symbol):
             base, offset = replace(base, offset=0), base.offset
-        if cursor.accept("+"):
-            offset += cursor.integer()
-        elif cursor.at("-"):
+        if cursor.accept("+") or cursor.at("-"):
             offset += cursor.integer()
         cursor.expect("]")
         if not isinstance(base, Register | Symbol | Integer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
@@ -15,7 +16,7 @@ from gpudisagg.device.cache import DiskCache
 from gpudisagg.device.code import GlobalVariable, KernelCode, LoadedModule
 from gpudisagg.device.cpu import names
 from gpudisagg.device.cpu.coroutines import SCRATCH_FIXED, SCRATCH_PER_THREAD, frame_symbol
-from gpudisagg.device.cpu.layout import kernel_symbol
+from gpudisagg.device.cpu.layout import MAX_SHARED, kernel_symbol
 from gpudisagg.device.cpu.parser import parse
 from gpudisagg.device.cpu.translate import KernelFacts, translate
 from gpudisagg.device.description import DeviceDescription
@@ -25,10 +26,16 @@ from gpudisagg.device.image import ImageKind, classify, extract_ptx
 if TYPE_CHECKING:
     from gpudisagg.device.cpu.jit import Jit, LinkedCode
 
-# Part of every cache key: raise it when generated code changes.
-COMPILER_VERSION = "1"
-MAX_SHARED = 227 << 10
 _REMEMBERED = 256
+
+
+@functools.cache
+def compiler_version() -> str:
+    """A digest of the compiler's own sources: no change to it can meet code cached before."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class _Shared:
 class CpuCompiler:
     """Compiles and loads modules for the cpu device. Safe to use from several threads.
 
-    Code is kept by content in memory and on disk. A module with variables is linked anew at each load, so that
-    its variables start from their initial values; one without shares its code with its twins.
+    Code is kept by content in memory and on disk. A module with variables is linked anew at each load, so
+    that its variables start from their initial values; one without shares its code with its twins.
     """
 
     def __init__(self, cache_dir: Path | None = None, threads: int = os.cpu_count() or 1) -> None:
@@ -102,13 +109,18 @@ class CpuCompiler:
         with self._lock:
             self._memory[key] = compiled
             while len(self._memory) > _REMEMBERED:
-                self._memory.popitem(last=False)
+                evicted, _ = self._memory.popitem(last=False)
+                unused = self._shared.get(evicted)
+                if unused is not None and unused.users == 0:
+                    del self._shared[evicted]
+                    unused.linked.close()
         return self._load(key, compiled)
 
     def _key(self, image: bytes, options: tuple[str, ...]) -> str:
         digest = hashlib.sha256()
         front = nvrtc.version() if classify(image) is ImageKind.CUDA else "ptx"
-        for part in (COMPILER_VERSION, self._jit.version, self._jit.cpu, self._jit.features, front, *options):
+        host = (self._jit.version, self._jit.cpu, self._jit.features)
+        for part in (compiler_version(), *host, front, *options):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part.encode())
         digest.update(image)
@@ -197,7 +209,8 @@ def _module(compiled: _Compiled, linked: LinkedCode, release: Any) -> LoadedModu
             max_threads=facts.max_threads,
         )
     variables = {
-        name: GlobalVariable(name, linked.addresses[f"gpud.g.{name}"], size) for name, size in compiled.variables
+        name: GlobalVariable(name, linked.addresses[f"gpud.g.{name}"], size)
+        for name, size in compiled.variables
     }
     return LoadedModule(names.with_plain(kernels), names.with_plain(variables), release)
 

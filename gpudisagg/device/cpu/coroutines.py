@@ -1,7 +1,7 @@
 """The coroutine model: each thread is an LLVM coroutine that suspends where it waits.
 
-LLVM saves only what is live across a suspension. Frames live in the context's scratch memory, laid out here and
-read by the scheduler (`scheduler.py`):
+LLVM saves only what is live across a suspension. Frames live in the context's scratch memory, laid out here
+and read by the scheduler (`scheduler.py`):
 
     header    128 bytes                     barrier reductions and arrivals
     warps     WARP_BYTES per warp           published words, wait masks, states
@@ -155,6 +155,9 @@ def kernel(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: a
     name = function.name
     size = max(params_size(function), 8)
     parameters = THREAD_PARAMETERS.format(params=f"dereferenceable({size})")
+    # What the frame's size is asked with: the coroutine's pointers are promised to be readable.
+    blank = quoted(name + ".blank")
+    text.definitions.append(f"@{blank} = internal constant [{max(size, 128)} x i8] zeroinitializer, align 64")
     ramp, frame = quoted(name + ".thread"), quoted(frame_symbol(name))
     text.definitions += [
         f"define internal ptr @{ramp}({parameters}, ptr %frame) presplitcoroutine {ATTRIBUTES} {{",
@@ -185,7 +188,8 @@ def kernel(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: a
         "  ret ptr %handle",
         "}",
         f"""define i64 @{frame}() nounwind {{
-  %size.p = call ptr @{ramp}(ptr null, ptr null, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, ptr null)
+  %size.p = call ptr @{ramp}(ptr @{blank}, ptr @{blank}, \
+i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, ptr null)
   %size = ptrtoint ptr %size.p to i64
   %up = add i64 %size, 63
   %stride = and i64 %up, -64

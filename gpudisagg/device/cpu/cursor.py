@@ -258,7 +258,14 @@ class Cursor:
                 raise self.error(f"too many initial values for {name}", line)
             found.append(
                 Variable(
-                    name, space, scalar, count_all, align or scalar.bytes * lanes, line, external, initializers
+                    name,
+                    space,
+                    scalar,
+                    count_all,
+                    align or scalar.bytes * lanes,
+                    line,
+                    external,
+                    initializers,
                 )
             )
             if not self.accept(","):

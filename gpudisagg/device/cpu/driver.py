@@ -10,7 +10,8 @@ from gpudisagg.device.cpu.lowering import context as c
 def block_range(name: str, params: int) -> list[str]:
     """`void f(params, ctx, first_block, block_count)` around `<name>.block`, as kernel_abi.h has it."""
     return [
-        f"""define void @{quoted(kernel_symbol(name))}(ptr noalias align 16 dereferenceable({params}) %params, \
+        f"""define void @{quoted(kernel_symbol(name))}( \
+ptr noalias align 16 dereferenceable({params}) %params, \
 ptr noalias align 8 dereferenceable(128) %ctx, i64 %first, i64 %count) nounwind null_pointer_is_valid {{
 entry:
   %gx.i = load i32, ptr %ctx, align 4

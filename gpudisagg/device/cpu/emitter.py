@@ -1,7 +1,8 @@
 """Writes LLVM IR: the only place that knows its syntax.
 
-A `Value` is what one PTX thread holds, by its scalar LLVM type. Lowerings combine values with the methods here
-and never spell a type, so the same tables can later drive an emitter whose values are vectors of lanes.
+A `Value` is what one PTX thread holds, by its scalar LLVM type. Lowerings combine values with the methods
+here and never spell a type, so the same tables can later drive an emitter whose values are vectors of
+lanes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Value:
 
 def quoted(name: str) -> str:
     """A name as LLVM quotes it; anything unusual is escaped."""
-    safe = "".join(c if c.isalnum() and c.isascii() or c in "._$@%-" else f"\\{ord(c):02X}" for c in name)
+    safe = "".join(c if (c.isalnum() and c.isascii()) or c in "._$@%-" else f"\\{ord(c):02X}" for c in name)
     return f'"{safe}"'
 
 
@@ -42,9 +43,7 @@ class ModuleText:
 
     def render(self) -> str:
         """The module's text, without target lines."""
-        return "\n".join(
-            [*sorted(self.declarations), *self.helpers.values(), *self.definitions, *_METADATA]
-        )
+        return "\n".join([*sorted(self.declarations), *self.helpers.values(), *self.definitions, *_METADATA])
 
 
 # !1 is the access group of memory accesses that no two threads of a kernel order between them.
@@ -172,9 +171,7 @@ class Emitter:
 
     def call(self, name: str, type_: str, arguments: Sequence[Value]) -> Value:
         """A call of an external function or intrinsic."""
-        self.module.declarations.add(
-            f"declare {type_} @{name}({', '.join(a.type for a in arguments)})"
-        )
+        self.module.declarations.add(f"declare {type_} @{name}({', '.join(a.type for a in arguments)})")
         expression = f"call {type_} @{name}({', '.join(a.typed for a in arguments)})"
         if type_ == "void":
             self.line(expression)

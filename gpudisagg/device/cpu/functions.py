@@ -18,7 +18,8 @@ THREAD_PARAMETERS = (
     "i32 %tidx, i32 %tidy, i32 %tidz, i32 %linear, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
 )
 THREAD_ARGUMENTS = (
-    "ptr %params, ptr %ctx, i32 %tidx, i32 %tidy, i32 %tidz, i32 %linear, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
+    "ptr %params, ptr %ctx, i32 %tidx, i32 %tidy, i32 %tidz, i32 %linear, "
+    "i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
 )
 ATTRIBUTES = "nounwind null_pointer_is_valid"
 
@@ -27,7 +28,12 @@ class FunctionLowering(Lowering):
     """Lowers bodies. Device functions become LLVM functions, or are inlined here if they wait."""
 
     def __init__(
-        self, layout: ModuleLayout, graph: CallGraph, emitter: Emitter, function: ast.Function, exit_label: str
+        self,
+        layout: ModuleLayout,
+        graph: CallGraph,
+        emitter: Emitter,
+        function: ast.Function,
+        exit_label: str,
     ) -> None:
         super().__init__(layout, emitter, Frame(function, exit_label, ""))
         self.graph = graph

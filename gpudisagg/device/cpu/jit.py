@@ -47,7 +47,9 @@ class Jit:
         self.version = f"llvmlite {llvmlite.__version__} llvm {'.'.join(map(str, llvm.llvm_version_info))}"
         self._machine: Any = self._target_machine()
         self._linker: Any = llvm.create_lljit_compiler(self._target_machine(), use_jit_link=False)
-        self._lock = threading.Lock()
+        self._compiling = threading.Lock()
+        # Apart from the other, so that loading known code doesn't wait for a compilation.
+        self._linking = threading.Lock()
 
     def _target_machine(self) -> Any:
         target = llvm.Target.from_default_triple()
@@ -57,7 +59,7 @@ class Jit:
 
     def compile(self, ir: str) -> bytes:
         """Optimise and generate object code."""
-        with self._lock:
+        with self._compiling:
             header = f'target triple = "{llvm.get_process_triple()}"\n'
             header += f'target datalayout = "{self._machine.target_data}"\n'
             try:
@@ -84,7 +86,7 @@ class Jit:
         library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for symbol in symbols:
             library.export_symbol(symbol)
-        with self._lock:
+        with self._linking:
             try:
                 return LinkedCode(library.link(self._linker, f"gpud{next(_names)}"), symbols)
             except RuntimeError as error:

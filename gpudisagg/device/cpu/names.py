@@ -8,7 +8,9 @@ T = TypeVar("T")
 
 
 def base_name(mangled: str) -> str | None:
-    """The last identifier of an Itanium-mangled function or variable name: `_ZN2ns5saxpyEiPf` gives `saxpy`."""
+    """The last identifier of an Itanium-mangled function or variable name: `_ZN2ns5saxpyEiPf` gives
+    `saxpy`.
+    """
     if not mangled.startswith("_Z"):
         return None
     rest = mangled[2:]

@@ -15,7 +15,9 @@ MAX_PARAM_BYTES = 32764
 _LINKAGE = frozenset({"extern", "visible", "weak", "common"})
 _VARIABLE_SPACES = frozenset({"global", "const", "shared"})
 _ONE_LINE = frozenset({"file", "loc", "alias"})
-_NUMBERED_BOUNDS = frozenset({"minnctapersm", "maxnreg", "maxclusterrank", "reqnctapercluster", "abi_preserve"})
+_NUMBERED_BOUNDS = frozenset(
+    {"minnctapersm", "maxnreg", "maxclusterrank", "reqnctapercluster", "abi_preserve"}
+)
 _BARE_BOUNDS = frozenset({"noreturn", "explicitcluster", "blocksareclusters"})
 
 

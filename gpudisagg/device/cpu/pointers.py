@@ -1,8 +1,9 @@
 """Which registers are pointers, so that addresses reach LLVM as pointer plus offset.
 
-An address built in integer arithmetic and cast to a pointer is opaque to LLVM: nothing vectorises. A register whose
-every definition is a pointer parameter, a copy of such a register or such a register plus something gets a second cell
-that holds it as a pointer. The cell is written where the register is, so it is right on every path.
+An address built in integer arithmetic and cast to a pointer is opaque to LLVM: nothing vectorises. A
+register whose every definition is a pointer parameter, a copy of such a register or such a register plus
+something gets a second cell that holds it as a pointer. The cell is written where the register is, so it is
+right on every path.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ _COPIES = frozenset({"mov", "cvta"})
 
 
 def pointer_base(instruction: ast.Instruction, pointers: set[str] | None = None) -> ast.Register | None:
-    """The register whose pointer the instruction moves or displaces (for `add`: its first pointer operand)."""
+    """The register whose pointer the instruction moves or displaces (for `add`: its first pointer
+    operand).
+    """
     if instruction.opcode in _COPIES and len(instruction.operands) == 2:
         if "shared" in instruction.modifiers:
             return None
@@ -23,7 +26,11 @@ def pointer_base(instruction: ast.Instruction, pointers: set[str] | None = None)
     else:
         return None
     for source in sources:
-        if isinstance(source, ast.Register) and not source.negated and (pointers is None or source.name in pointers):
+        if (
+            isinstance(source, ast.Register)
+            and not source.negated
+            and (pointers is None or source.name in pointers)
+        ):
             return source
     return None
 
@@ -46,7 +53,9 @@ def _defined(instruction: ast.Instruction) -> list[str]:
 
 
 def pointer_registers(function: ast.Function) -> set[str]:
-    """The 64-bit registers of a kernel that only ever hold pointers: the largest set closed under its definitions."""
+    """The 64-bit registers of a kernel that only ever hold pointers: the largest set closed under its
+    definitions.
+    """
     body = function.body
     if body is None or not function.entry:
         return set()
@@ -64,7 +73,8 @@ def pointer_registers(function: ast.Function) -> set[str]:
     def is_root(instruction: ast.Instruction) -> bool:
         return instruction.opcode == "ld" and instruction.modifiers in (("param", "u64"), ("param", "b64"))
 
-    # Grow from the roots, so that every member is reached from a parameter, then drop what has another definition.
+    # Grow from the roots, so that every member is reached from a parameter, then drop what has another
+    # definition.
     pointers = set(roots)
     grown = True
     while grown:

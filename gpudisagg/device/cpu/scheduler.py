@@ -1,9 +1,10 @@
 """The scheduler of the coroutine model, in LLVM IR: who may go on, and in which order.
 
-A warp is settled first: a group of lanes that wait at a warp operation with one mask goes on when every lane of the
-mask that hasn't exited has arrived. Only when no group is complete do lanes at `activemask` go on, then (lenient, as
-programs written for lockstep hardware expect) incomplete groups. When every thread of the block waits at a block
-barrier or has exited, a barrier with enough arrivals is released. If there is none the block can never go on: trap.
+A warp is settled first: a group of lanes that wait at a warp operation with one mask goes on when every
+lane of the mask that hasn't exited has arrived. Only when no group is complete do lanes at `activemask` go
+on, then (lenient, as programs written for lockstep hardware expect) incomplete groups. When every thread of
+the block waits at a block barrier or has exited, a barrier with enough arrivals is released. If there is
+none the block can never go on: trap.
 
 Threads of a block run on one host thread, so plain loads and stores suffice throughout.
 """
@@ -124,6 +125,8 @@ entry:
   %needs = alloca [16 x i32], align 64
   %first = getelementptr i8, ptr %scratch, i64 {HEADER_BYTES}
   %arrivals = getelementptr i8, ptr %scratch, i64 64
+  %up = add i32 %n, 31
+  %warps = lshr i32 %up, 5
   br label %phase
 phase:
   br label %warp
@@ -141,35 +144,44 @@ tally:
   store <16 x i32> zeroinitializer, ptr %needs, align 64
   br label %tloop
 tloop:
-  %ti = phi i32 [ 0, %tally ], [ %ti1, %tnext ]
+  %tw = phi i32 [ 0, %tally ], [ %tw1, %tnext ]
   %live = phi i32 [ 0, %tally ], [ %live1, %tnext ]
-  %tw = lshr i32 %ti, 5
-  %tl = and i32 %ti, 31
   %two = mul i32 %tw, {WARP_BYTES}
   %tr = getelementptr i8, ptr %first, i32 %two
-  %ts.b = getelementptr i8, ptr %tr, i64 {STATE}
-  %ts.p = getelementptr i8, ptr %ts.b, i32 %tl
-  %ts = load i8, ptr %ts.p, align 1
-  %tat = icmp eq i8 %ts, {AT_BARRIER}
-  br i1 %tat, label %tcount, label %tnext
-tcount:
-  %tk.b = getelementptr i8, ptr %tr, i64 {WAIT}
-  %tk.p = getelementptr i32, ptr %tk.b, i32 %tl
-  %tk = load i32, ptr %tk.p, align 4
-  %tid = and i32 %tk, 15
-  %tneed = lshr i32 %tk, 8
+  %ts.p = getelementptr i8, ptr %tr, i64 {STATE}
+  %ts = load <32 x i8>, ptr %ts.p, align 1
+  %tat.v = icmp eq <32 x i8> %ts, splat (i8 {AT_BARRIER})
+  %tat = bitcast <32 x i1> %tat.v to i32
+  %tpop = call i32 @llvm.ctpop.i32(i32 %tat)
+  %tk.p = getelementptr i8, ptr %tr, i64 {WAIT}
+  %tk = load <32 x i32>, ptr %tk.p, align 4
+  %tnone = icmp eq i32 %tat, 0
+  br i1 %tnone, label %tnext, label %tkey
+tkey:
+  %tleft = phi i32 [ %tat, %tloop ], [ %tleft1, %tkey ]
+  %tl = call i32 @llvm.cttz.i32(i32 %tleft, i1 true)
+  %key = extractelement <32 x i32> %tk, i32 %tl
+  %key.0 = insertelement <32 x i32> poison, i32 %key, i32 0
+  %key.s = shufflevector <32 x i32> %key.0, <32 x i32> poison, <32 x i32> zeroinitializer
+  %key.v = icmp eq <32 x i32> %tk, %key.s
+  %key.b = bitcast <32 x i1> %key.v to i32
+  %tsame = and i32 %key.b, %tleft
+  %tsum = call i32 @llvm.ctpop.i32(i32 %tsame)
+  %tid = and i32 %key, 15
+  %tneed = lshr i32 %key, 8
   %tc.p = getelementptr i32, ptr %counts, i32 %tid
   %tc = load i32, ptr %tc.p, align 4
-  %tc1 = add i32 %tc, 1
+  %tc1 = add i32 %tc, %tsum
   store i32 %tc1, ptr %tc.p, align 4
   %tn.p = getelementptr i32, ptr %needs, i32 %tid
   store i32 %tneed, ptr %tn.p, align 4
-  br label %tnext
+  %tleft1 = xor i32 %tleft, %tsame
+  %tmorekeys = icmp ne i32 %tleft1, 0
+  br i1 %tmorekeys, label %tkey, label %tnext
 tnext:
-  %tadd = phi i32 [ 0, %tloop ], [ 1, %tcount ]
-  %live1 = add i32 %live, %tadd
-  %ti1 = add i32 %ti, 1
-  %tmore = icmp ult i32 %ti1, %n
+  %live1 = add i32 %live, %tpop
+  %tw1 = add i32 %tw, 1
+  %tmore = icmp ult i32 %tw1, %warps
   br i1 %tmore, label %tloop, label %decide
 decide:
   %over = icmp eq i32 %live1, 0
@@ -204,32 +216,38 @@ release:
   store <2 x i32> zeroinitializer, ptr %scratch, align 8
   br label %rloop
 rloop:
-  %ri = phi i32 [ 0, %release ], [ %ri1, %rnext ]
-  %rw = lshr i32 %ri, 5
-  %rl = and i32 %ri, 31
+  %rw = phi i32 [ 0, %release ], [ %rw1, %rnext ]
   %rwo = mul i32 %rw, {WARP_BYTES}
   %rr = getelementptr i8, ptr %first, i32 %rwo
-  %rs.b = getelementptr i8, ptr %rr, i64 {STATE}
-  %rs.p = getelementptr i8, ptr %rs.b, i32 %rl
-  %rs = load i8, ptr %rs.p, align 1
-  %rat = icmp eq i8 %rs, {AT_BARRIER}
-  br i1 %rat, label %rcheck, label %rnext
-rcheck:
-  %rk.b = getelementptr i8, ptr %rr, i64 {WAIT}
-  %rk.p = getelementptr i32, ptr %rk.b, i32 %rl
-  %rk = load i32, ptr %rk.p, align 4
-  %rid = and i32 %rk, 15
-  %rmine = icmp eq i32 %rid, %b
-  br i1 %rmine, label %rgo, label %rnext
-rgo:
+  %rs.p = getelementptr i8, ptr %rr, i64 {STATE}
+  %rs = load <32 x i8>, ptr %rs.p, align 1
+  %rat = icmp eq <32 x i8> %rs, splat (i8 {AT_BARRIER})
+  %rk.p = getelementptr i8, ptr %rr, i64 {WAIT}
+  %rk = load <32 x i32>, ptr %rk.p, align 4
+  %rid = and <32 x i32> %rk, splat (i32 15)
+  %b.0 = insertelement <32 x i32> poison, i32 %b, i32 0
+  %b.s = shufflevector <32 x i32> %b.0, <32 x i32> poison, <32 x i32> zeroinitializer
+  %rmine = icmp eq <32 x i32> %rid, %b.s
+  %rgo.v = and <32 x i1> %rat, %rmine
+  %rgo = bitcast <32 x i1> %rgo.v to i32
+  %rbase = shl i32 %rw, 5
+  %rnone = icmp eq i32 %rgo, 0
+  br i1 %rnone, label %rnext, label %rlane
+rlane:
+  %rleft = phi i32 [ %rgo, %rloop ], [ %rleft1, %rlane ]
+  %rl = call i32 @llvm.cttz.i32(i32 %rleft, i1 true)
+  %ri = or i32 %rbase, %rl
   store i32 %ri, ptr %thread.p, align 4
   %rh.p = getelementptr ptr, ptr %handles, i32 %ri
   %rh = load ptr, ptr %rh.p, align 8
   call void @llvm.coro.resume(ptr %rh)
-  br label %rnext
+  %rless = add i32 %rleft, -1
+  %rleft1 = and i32 %rleft, %rless
+  %ragain = icmp ne i32 %rleft1, 0
+  br i1 %ragain, label %rlane, label %rnext
 rnext:
-  %ri1 = add i32 %ri, 1
-  %rmore = icmp ult i32 %ri1, %n
+  %rw1 = add i32 %rw, 1
+  %rmore = icmp ult i32 %rw1, %warps
   br i1 %rmore, label %rloop, label %phase
 done:
   ret void
@@ -240,5 +258,6 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 SCHEDULER = _PREPARE + _SETTLE + _SCHEDULE
 SCHEDULER_DECLARATIONS = (
     "declare i32 @llvm.cttz.i32(i32, i1)",
+    "declare i32 @llvm.ctpop.i32(i32)",
     "declare void @llvm.trap()",
 )

@@ -59,8 +59,9 @@ def kernel(
         '"return":',
         "  ret void",
         "}",
-        f"""define internal void @{quoted(name + ".block")}(ptr noalias align 16 dereferenceable({size}) %params, \
-ptr noalias align 8 dereferenceable(128) %ctx, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
+        f"""define internal void @{quoted(name + ".block")}( \
+ptr noalias align 16 dereferenceable({size}) %params, ptr noalias align 8 dereferenceable(128) %ctx, \
+i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
 entry:
   %nx.p = getelementptr i8, ptr %ctx, i64 {c.BLOCK}
   %nx = load i32, ptr %nx.p, align 4{INVARIANT}

@@ -61,3 +61,12 @@ extern "C" __global__ void casmax(const float *x, int *most, int n) {
     seen = atomicCAS(most, assumed, __float_as_int(x[i]));
   } while (seen != assumed);
 }
+
+// What CUDA's own mathematical functions expand to.
+extern "C" __global__ void library(const float *x, float *y, const double *u, double *v) {
+  int i = threadIdx.x;
+  float a = x[i];
+  y[i] = sinf(a) + powf(a, 2.5f) + logf(a) + tanf(a) + atan2f(a, 2.f) + cbrtf(a) + tanhf(a) + a / 3.f + fmodf(a, 0.7f);
+  double b = u[i];
+  v[i] = sin(b) + pow(b, 2.5) + log(b) + exp(b) + b / 3.0 + fmod(b, 0.7) + sqrt(b) + tanh(b) + 1.0 / b;
+}

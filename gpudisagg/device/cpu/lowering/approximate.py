@@ -1,7 +1,7 @@
 """The special-function unit: ex2, lg2, sin, cos, tanh, rsqrt.
 
-Polynomials in IR rather than calls of libm: they vectorise, and object code needs nothing from the process it is
-loaded into. All are at least as accurate as PTX promises for its `.approx` forms.
+Polynomials in IR rather than calls of libm: they vectorise, and object code needs nothing from the process
+it is loaded into. All are at least as accurate as PTX promises for its `.approx` forms.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def lg2(em: Emitter, x: Value) -> Value:
     # Split at sqrt(1/2), so that the logarithm of numbers near 1 loses nothing.
     shifted = em.binary("sub", bits, em.const("i32", 0x3F3504F3))
     exponent = em.binary("ashr", shifted, em.const("i32", 23))
-    mantissa = em.bitcast(
-        em.binary("sub", bits, em.binary("shl", exponent, em.const("i32", 23))), "float"
-    )
+    mantissa = em.bitcast(em.binary("sub", bits, em.binary("shl", exponent, em.const("i32", 23))), "float")
     one = em.real("float", 1.0)
     s = em.binary("fdiv", em.binary("fsub", mantissa, one), em.binary("fadd", mantissa, one))
     series = _polynomial(em, em.binary("fmul", s, s), _LG2)
@@ -76,7 +74,7 @@ def _circular(em: Emitter, x: Value, quarter: int) -> Value:
     """sin(x + quarter * pi/2), with pi/2 subtracted in three exact-enough parts."""
     turns = em.intrinsic("rint", "float", em.binary("fmul", x, em.real("float", 0.6366197723675814)))
     reduced = x
-    for part in (1.5707963109016418, 1.5893254712295857e-08, 6.077094383272197e-11):
+    for part in (1.5707963705062866, -4.371139000186243e-08, -1.7151245100058819e-15):
         reduced = em.intrinsic("fma", "float", turns, em.real("float", -part), reduced)
     square = em.binary("fmul", reduced, reduced)
     sine = em.intrinsic(
@@ -105,9 +103,7 @@ def tanh(em: Emitter, x: Value) -> Value:
     magnitude = numeric.absolute(em, x)
     power = ex2(em, em.binary("fmul", magnitude, em.real("float", 2.8853900817779268)))
     one = em.real("float", 1.0)
-    large = em.binary(
-        "fsub", one, em.binary("fdiv", em.real("float", 2.0), em.binary("fadd", power, one))
-    )
+    large = em.binary("fsub", one, em.binary("fdiv", em.real("float", 2.0), em.binary("fadd", power, one)))
     square = em.binary("fmul", magnitude, magnitude)
     series = _polynomial(em, square, (1.0, -0.33333334, 0.13333334, -0.053968254))
     small = em.binary("fmul", magnitude, series)

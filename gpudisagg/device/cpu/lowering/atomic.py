@@ -64,9 +64,7 @@ def _combined(low: Lowering, operation: str, old: Value, a: Value, b: Value, sca
         past = em.icmp("uge", old, a)
         return em.select(past, em.const(a.type, 0), em.binary("add", old, em.const(a.type, 1)))
     if operation == "dec":
-        wraps = em.binary(
-            "or", em.icmp("eq", old, em.const(a.type, 0)), em.icmp("ugt", old, a)
-        )
+        wraps = em.binary("or", em.icmp("eq", old, em.const(a.type, 0)), em.icmp("ugt", old, a))
         return em.select(wraps, a, em.binary("sub", old, em.const(a.type, 1)))
     if not scalar.floating:
         if operation in ("min", "max"):
@@ -75,7 +73,9 @@ def _combined(low: Lowering, operation: str, old: Value, a: Value, b: Value, sca
 
     def element(values: object) -> Value:
         x, y = (numeric.widen(em, v, scalar) for v in values)  # type: ignore[attr-defined]
-        result = em.binary("fadd", x, y) if operation == "add" else _minmax(low, operation, x, y, propagate=False)
+        result = (
+            em.binary("fadd", x, y) if operation == "add" else _minmax(low, operation, x, y, propagate=False)
+        )
         return numeric.narrow(em, result, scalar)
 
     return numeric.elementwise(em, scalar, [old, a], element)
@@ -89,14 +89,17 @@ def _compare_exchange(
     expected, desired = em.bitcast(expected, bits), em.bitcast(desired, bits)
     failure = {"release": "monotonic", "acq_rel": "acquire"}.get(ordering, ordering)
     pair = em.value(
-        f"cmpxchg {pointer.typed}, {expected.typed}, {desired.typed} {ordering} {failure}, align {scalar.bytes}",
+        f"cmpxchg {pointer.typed}, {expected.typed}, {desired.typed} {ordering} {failure}, "
+        f"align {scalar.bytes}",
         f"{{ {bits}, i1 }}",
     )
     old = em.value(f"extractvalue {pair.typed}, 0", bits)
     return em.bitcast(old, scalar.storage)
 
 
-def _loop(low: Lowering, operation: str, pointer: Value, a: Value, scalar: ScalarType, ordering: str) -> Value:
+def _loop(
+    low: Lowering, operation: str, pointer: Value, a: Value, scalar: ScalarType, ordering: str
+) -> Value:
     em = low.em
     cell = em.slot(scalar.storage)
     em.store(em.load(scalar.storage, pointer, scalar.bytes, ordering="monotonic"), cell, scalar.bytes)
@@ -104,7 +107,9 @@ def _loop(low: Lowering, operation: str, pointer: Value, a: Value, scalar: Scala
     em.branch(again)
     em.place(again)
     old = em.load(scalar.storage, cell, scalar.bytes)
-    found = _compare_exchange(low, pointer, old, _combined(low, operation, old, a, a, scalar), scalar, ordering)
+    found = _compare_exchange(
+        low, pointer, old, _combined(low, operation, old, a, a, scalar), scalar, ordering
+    )
     em.store(found, cell, scalar.bytes)
     bits = f"i{scalar.bits}"
     em.branch_if(em.icmp("eq", em.bitcast(found, bits), em.bitcast(old, bits)), done, again)

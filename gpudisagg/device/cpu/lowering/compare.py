@@ -12,7 +12,15 @@ from gpudisagg.device.cpu.lowering.options import Options
 from gpudisagg.device.cpu.types import F32, PRED, TYPES, ScalarType
 
 _ORDERED = {"eq": "oeq", "ne": "one", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "num": "ord"}
-_UNORDERED = {"equ": "ueq", "neu": "une", "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge", "nan": "uno"}
+_UNORDERED = {
+    "equ": "ueq",
+    "neu": "une",
+    "ltu": "ult",
+    "leu": "ule",
+    "gtu": "ugt",
+    "geu": "uge",
+    "nan": "uno",
+}
 _FLOAT = _ORDERED | _UNORDERED
 _EITHER = {"eq": "eq", "ne": "ne", "lo": "ult", "ls": "ule", "hi": "ugt", "hs": "uge"}
 _SIGNED = {"lt", "le", "gt", "ge"}

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[Lowering, ast.Instruction], None]"
 
 # gpud_kernel_context, by offset.
-GRID, BLOCK, DYNAMIC_SHARED, THREAD_SLOT, THREAD_COUNT, GRID_ID, SHARED, SCRATCH, CURRENT_BLOCK, CURRENT_THREAD = (
-    0, 12, 24, 28, 32, 36, 40, 48, 56, 68,
-)  # fmt: skip
+GRID, BLOCK, DYNAMIC_SHARED = 0, 12, 24
+THREAD_SLOT, THREAD_COUNT, GRID_ID = 28, 32, 36
+SHARED, SCRATCH, CURRENT_BLOCK, CURRENT_THREAD = 40, 48, 56, 68
 
 
 @dataclass
@@ -49,7 +49,9 @@ class Lowering:
         """The instruction's modifiers."""
         return Options(instruction)
 
-    def operands(self, instruction: ast.Instruction, least: int, most: int | None = None) -> tuple[ast.Operand, ...]:
+    def operands(
+        self, instruction: ast.Instruction, least: int, most: int | None = None
+    ) -> tuple[ast.Operand, ...]:
         """The operands, counted."""
         count = len(instruction.operands)
         if not least <= count <= (least if most is None else most):
@@ -78,7 +80,9 @@ class Lowering:
         return self.em.load(type_, pointer, align, metadata=INVARIANT)
 
     def exchange(self, value: Value, mask: Value) -> Value:
-        """Publish an i32 to the warp, wait for the lanes in `mask`; gives a pointer to the warp's 32 values."""
+        """Publish an i32 to the warp, wait for the lanes in `mask`; gives a pointer to the warp's 32
+        values.
+        """
         raise self.error("a warp operation outside the coroutine model")
 
     def warp_group(self) -> Value:
@@ -230,7 +234,9 @@ class Lowering:
         elif name in self.layout.globals:
             base = em.cast("ptrtoint", Value(self.layout.globals[name].reference, "ptr", True), "i64")
         elif name in self.layout.module.functions and not for_memory:
-            base = em.cast("ptrtoint", Value(self.layout.function_address(name, self.line), "ptr", True), "i64")
+            base = em.cast(
+                "ptrtoint", Value(self.layout.function_address(name, self.line), "ptr", True), "i64"
+            )
         else:
             raise self.error(f"unknown name {name}")
         return em.binary("add", base, em.const("i64", offset)) if offset else base

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpudisagg.device.cpu.ast import Arguments, Instruction, Operand, Register, Sink, Symbol
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
-from gpudisagg.device.cpu.types import PRED, U32, TYPES
+from gpudisagg.device.cpu.types import PRED, TYPES, U32
 
 
 def _end_block(low: Lowering, hint: str) -> None:

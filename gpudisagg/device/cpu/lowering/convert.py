@@ -140,7 +140,7 @@ def _integer_to_float(
         return em.cast(op, value, "double")
     if target.bits == 64 and rounding == "rn":
         return em.cast(op, value, "double")
-    if target.bits == 32 and not target.packed == 2 and rounding == "rn":
+    if target.bits == 32 and target.packed != 2 and rounding == "rn":
         return em.cast(op, value, "float")
     if source.bits <= 32:
         exact = em.cast(op, value, "double")
@@ -167,16 +167,20 @@ def _integer_to_float(
 def _wide_directed(low: Lowering, magnitude: Value, negative: Value, rounding: str) -> Value:
     em = low.em
     nearest = em.cast("uitofp", magnitude, "double")
-    wide = em.call("llvm.fptoui.sat.i128.f64", "i128", [nearest])
-    exact = em.resize(magnitude, 128)
+    # 2^64 saturates to the largest integer, which no magnitude that rounds to 2^64 exceeds.
+    back = em.call("llvm.fptoui.sat.i64.f64", "i64", [nearest])
+    past = em.fcmp("oeq", nearest, em.real("double", 2.0**64))
     one = em.real("double", 1.0)
-    up = em.select(em.icmp("ugt", exact, wide), one, em.real("double", 0.0))
-    error = em.select(em.icmp("ult", exact, wide), em.fneg(one), up)
+    up = em.select(em.icmp("ugt", magnitude, back), one, em.real("double", 0.0))
+    below = em.binary("or", past, em.icmp("ult", magnitude, back))
+    error = em.select(below, em.fneg(one), up)
     value = em.select(negative, em.fneg(nearest), nearest)
     return numeric.directed(em, value, em.select(negative, em.fneg(error), error), rounding)
 
 
-def _integer_to_integer(low: Lowering, value: Value, source: ScalarType, target: ScalarType, *, sat: bool) -> Value:
+def _integer_to_integer(
+    low: Lowering, value: Value, source: ScalarType, target: ScalarType, *, sat: bool
+) -> Value:
     em = low.em
     if not sat:
         return em.resize(value, target.bits, signed=source.signed)

@@ -64,9 +64,7 @@ def funnel(low: Lowering, ins: Instruction) -> None:
         amount = em.intrinsic("umin", "i32", amount, em.const("i32", 32))
     else:
         amount = em.binary("and", amount, em.const("i32", 31))
-    both = em.binary(
-        "or", em.binary("shl", em.resize(upper, 64), em.const("i64", 32)), em.resize(lower, 64)
-    )
+    both = em.binary("or", em.binary("shl", em.resize(upper, 64), em.const("i64", 32)), em.resize(lower, 64))
     if direction == "l":
         moved = em.binary("lshr", em.binary("shl", both, em.resize(amount, 64)), em.const("i64", 32))
     else:
@@ -212,9 +210,7 @@ def permute(low: Lowering, ins: Instruction) -> None:
         byte = em.binary("and", em.resize(em.binary("lshr", both, distance), 32), em.const("i32", 255))
         if mode is None:
             sign = em.binary("ashr", em.resize(em.resize(byte, 8), 32, signed=True), em.const("i32", 7))
-            replicate = em.icmp(
-                "ne", em.binary("and", nibble, em.const("i32", 8)), em.const("i32", 0)
-            )
+            replicate = em.icmp("ne", em.binary("and", nibble, em.const("i32", 8)), em.const("i32", 0))
             byte = em.select(replicate, em.binary("and", sign, em.const("i32", 255)), byte)
         result = em.binary("or", result, em.binary("shl", byte, em.const("i32", 8 * index)))
     low.write(operands[0], result, U32)

@@ -1,8 +1,8 @@
 """Floating-point building blocks: half precision, rounding, flushing, saturation.
 
-f16 is widened to f32 for arithmetic and narrowed once. For +, -, *, / and sqrt that is exact: f32 has more than
-2p+2 bits. A fused multiply-add needs more care (`fused_half`). bf16 is rounded with integer operations: the
-host's bf16 instructions flush subnormals.
+f16 is widened to f32 for arithmetic and narrowed once. For +, -, *, / and sqrt that is exact: f32 has more
+than 2p+2 bits. A fused multiply-add needs more care (`fused_half`). bf16 is rounded with integer
+operations: the host's bf16 instructions flush subnormals.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def absolute(em: Emitter, value: Value) -> Value:
 
 
 def flush(em: Emitter, value: Value) -> Value:
-    """Subnormal f32 to zero of the same sign."""
-    small = em.fcmp("olt", absolute(em, value), em.const("float", 0x00800000))
-    zero = em.intrinsic("copysign", "float", em.const("float", 0), value)
+    """A subnormal to zero of the same sign."""
+    smallest = em.const(value.type, 0x00800000 if value.type == "float" else 0x0010000000000000)
+    small = em.fcmp("olt", absolute(em, value), smallest)
+    zero = em.intrinsic("copysign", value.type, em.const(value.type, 0), value)
     return em.select(small, zero, value)
 
 
@@ -108,7 +109,8 @@ def step(em: Emitter, value: Value, upward: Value) -> Value:
 def to_odd(em: Emitter, value: Value, error: Value) -> Value:
     """A rounded-to-nearest result and its error, turned into round-to-odd.
 
-    Rounding such a value again, into a type at least two bits narrower, equals rounding the exact result once.
+    Rounding such a value again, into a type at least two bits narrower, equals rounding the exact result
+    once.
     """
     bits_type = f"i{llvm_bits(value.type)}"
     even = em.icmp(
@@ -125,8 +127,9 @@ def to_odd(em: Emitter, value: Value, error: Value) -> Value:
 def fused_half(em: Emitter, a: Value, b: Value, c: Value, scalar: ScalarType) -> Value:
     """`a * b + c` of widened halves, ready for one rounding by `narrow`.
 
-    f16: the product of two 11-bit significands is exact in f32 and so is its exponent; the sum is rounded to odd.
-    bf16: the exponent of the product may leave f32, so the same is done in f64 and rounded to odd into f32.
+    f16: the product of two 11-bit significands is exact in f32 and so is its exponent; the sum is rounded
+    to odd. bf16: the exponent of the product may leave f32, so the same is done in f64 and rounded to odd
+    into f32.
     """
     if scalar.kind is Kind.FLOAT:
         total, error = two_sum(em, em.binary("fmul", a, b), c)
@@ -140,9 +143,7 @@ def odd_to_single(em: Emitter, value: Value) -> Value:
     """An f64 rounded to odd into f32."""
     single = em.cast("fptrunc", value, "float")
     back = em.cast("fpext", single, "double")
-    even = em.icmp(
-        "eq", em.binary("and", em.bitcast(single, "i32"), em.const("i32", 1)), em.const("i32", 0)
-    )
+    even = em.icmp("eq", em.binary("and", em.bitcast(single, "i32"), em.const("i32", 1)), em.const("i32", 0))
     inexact = em.fcmp("one", back, value)
     # An infinite f32 from a finite f64 is even: it steps down to the largest finite, which is odd.
     adjust = em.binary("and", even, inexact)

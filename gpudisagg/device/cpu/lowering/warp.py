@@ -115,7 +115,16 @@ def match(low: Lowering, ins: Instruction) -> None:
     low.write(destination, em.select(every, group, em.const("i32", 0)), B32)
 
 
-_NEUTRAL = {"add": 0, "or": 0, "xor": 0, "and": -1, "umin": -1, "umax": 0, "smin": 0x7FFFFFFF, "smax": 0x80000000}
+_NEUTRAL = {
+    "add": 0,
+    "or": 0,
+    "xor": 0,
+    "and": -1,
+    "umin": -1,
+    "umax": 0,
+    "smin": 0x7FFFFFFF,
+    "smax": 0x80000000,
+}
 
 
 def redux(low: Lowering, ins: Instruction) -> None:

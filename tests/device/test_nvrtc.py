@@ -1,0 +1,59 @@
+"""CUDA C++ in, kernels by name out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from gpudisagg.device import nvrtc
+from gpudisagg.device.cpu.names import base_name
+from tests.device.harness import compiler, launch
+
+
+def test_headers_are_found() -> None:
+    headers = ("cuda_fp16.h", "cuda_bf16.h", "cuda/std/type_traits")
+    source = "".join(f"#include <{header}>\n" for header in headers).encode() + b"__global__ void k() {}"
+    assert b".entry" in nvrtc.compile_to_ptx(source)
+
+
+def test_options_reach_the_compiler() -> None:
+    module = compiler().load(b"__global__ void k(int *x) { *x = VALUE; }", options=("-DVALUE=7",))
+    out = np.zeros(1, np.int32)
+    launch(module.kernels["k"], 1, 1, out)
+    assert out[0] == 7
+
+
+def test_plain_names_of_mangled_kernels() -> None:
+    source = b"""
+    __global__ void saxpy(float *x) { x[0] = 1; }
+    namespace ns { __global__ void inner(int) {} }
+    __global__ void twice(int) {}
+    __global__ void twice(float) {}
+    template <typename T> __global__ void generic(T *x) {}
+    template __global__ void generic<float>(float *);
+    __device__ int counter;
+    """
+    module = compiler().load(source)
+    assert {"saxpy", "inner", "generic"} <= module.kernels.keys()
+    assert "twice" not in module.kernels
+    assert module.kernels["saxpy"] is module.kernels["_Z5saxpyPf"]
+    assert module.globals["counter"].size == 4
+
+
+def test_base_names() -> None:
+    assert base_name("_Z5saxpyiPf") == "saxpy"
+    assert base_name("_ZN2ns5innerEi") == "inner"
+    assert base_name("plain") is None
+    assert base_name("_Z99short") is None
+    assert base_name("_ZN") is None
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, gpudisagg.device, gpudisagg.device.cpu.compiler; "
+        "print('llvmlite' in sys.modules, 'cuda.bindings' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
