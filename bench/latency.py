@@ -15,6 +15,7 @@ from . import floor, measure
 from .peer import Peer
 from .row import Effort, Measured
 
+_BATCH = 25  # round trips between two looks at the clock, from Python: it costs as much as a part of one
 _MESSAGE = 64  # bytes, the message's head included: one slot, one cache line
 
 
@@ -63,30 +64,36 @@ def python_round_trip(effort: Effort) -> Measured:
     does the same.
     """
     here, there = measure.two_cpus()
-    rounds = effort.python_round_trips
+    batches = effort.python_round_trips // _BATCH
     payload = bytes(_MESSAGE - 16)
 
     with floor.cache_line(there) as line, _echo(there) as connection, measure.pinned(here):
 
         def subject() -> float:
             send, recv = connection.send, connection.recv
-            begin = time.perf_counter_ns()
-            for _ in range(rounds):
-                send(payload)
-                recv()
-            return (time.perf_counter_ns() - begin) / rounds
+            times = []
+            for _ in range(batches):
+                begin = time.perf_counter_ns()
+                for _ in range(_BATCH):
+                    send(payload)
+                    recv()
+                times.append((time.perf_counter_ns() - begin) / _BATCH)
+            return median(times)
 
         def bare() -> float:
-            with line.round_trips(rounds) as (call, memory, request, reply, first):
-                begin = time.perf_counter_ns()
-                for sequence in range(first, first + rounds):
-                    call(memory, request, reply, sequence)
-                return (time.perf_counter_ns() - begin) / rounds
+            times = []
+            with line.round_trips(batches * _BATCH) as (call, memory, request, reply, first):
+                for start in range(first, first + batches * _BATCH, _BATCH):
+                    begin = time.perf_counter_ns()
+                    for sequence in range(start, start + _BATCH):
+                        call(memory, request, reply, sequence)
+                    times.append((time.perf_counter_ns() - begin) / _BATCH)
+            return median(times)
 
         subject(), bare()
         times = measure.interleave({"subject": subject, "floor": bare}, effort.rounds)
     ours, raw = median(times["subject"]), median(times["floor"])
     return Measured(
         measure.ratio(times["subject"], times["floor"]),
-        f"{ours:.0f} ns against {raw:.0f} ns, medians of {effort.rounds} × {rounds} round trips",
+        f"{ours:.0f} ns against {raw:.0f} ns, medians of {effort.rounds} × {batches} batches of {_BATCH}",
     )

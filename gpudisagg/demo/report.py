@@ -31,7 +31,7 @@ def digits_sentence(digits: dict[str, Any]) -> str:
 def say_device(device: str, seconds: float, *, embedded: bool) -> None:
     """Which device the session is on, and how long it took to get there."""
     how = ", the embedded server's start included" if embedded else ""
-    _console().print(f"device   {device} (session open in {seconds * 1e3:.1f} ms{how})")
+    _console().print(f"device   {device} (session open in {seconds * 1e3:.1f} ms{how})", soft_wrap=True)
 
 
 def say_digits(digits: dict[str, Any], picture: Path) -> None:

@@ -20,7 +20,7 @@ SANITIZERS = {
 
 
 def build(program: str, sanitizer: str, sources: list[Path], into: Path) -> Path:
-    """Compiles tests/csrc/<program>.c with `sources` under `sanitizer` ("thread" or "address"); returns the binary."""
+    """Compiles tests/csrc/<program>.c with `sources` under `sanitizer` ("thread" or "address"): the binary."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or "cc"
     source = Path(__file__).parent / f"{program}.c"
     name = hashlib.sha1(str(source).encode()).hexdigest()[:8]
