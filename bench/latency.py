@@ -60,8 +60,8 @@ def c_round_trip(effort: Effort) -> Measured:
 
 
 def python_round_trip(effort: Effort) -> Measured:
-    """send and recv of the Python `transport` against an echo in C, as a ratio of a bare cffi call that
-    does the same.
+    """A request and its answer through the Python `transport`, against an echo in C, as a ratio of a bare
+    cffi call that does the same.
     """
     here, there = measure.two_cpus()
     batches = effort.python_round_trips // _BATCH
@@ -70,13 +70,12 @@ def python_round_trip(effort: Effort) -> Measured:
     with floor.cache_line(there) as line, _echo(there) as connection, measure.pinned(here):
 
         def subject() -> float:
-            send, recv = connection.send, connection.recv
+            request = connection.request
             times = []
             for _ in range(batches):
                 begin = time.perf_counter_ns()
                 for _ in range(_BATCH):
-                    send(payload)
-                    recv()
+                    request(payload)
                 times.append((time.perf_counter_ns() - begin) / _BATCH)
             return median(times)
 

@@ -16,6 +16,8 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from transport._transport import ffi, lib
+from transport.calls import CLOSED as _CLOSED
+from transport.calls import State, make_post, make_request
 from transport.constants import (
     ACCESS_READ,
     ACCESS_WRITE,
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "loop"]
 
-_CLOSED = "this connection is closed on this side; open a new one"
-
 
 # Looked up once: these are called for every message.
 _receive = lib.gpud_connection_receive
@@ -51,48 +51,8 @@ class _Child(Protocol):
     def close(self) -> None: ...
 
 
-class _State:
-    """What a connection shares with its `post` closure, which must not hold the connection: a cycle."""
-
-    __slots__ = ("timeout",)
-
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-
-
 def _first_deadline(seconds: float) -> int:
     return deadline_ns(seconds) if seconds > 0 else 0
-
-
-def _make_post(pointer: Any, state: _State) -> tuple[Callable[[int, int, bytes], int], Callable[[], None]]:
-    """The `post` of a connection, and what makes it raise Closed from then on.
-
-    A closure, because everything it needs is then one load away: a post is one C call and little else.
-    """
-    call = lib.gpud_connection_post
-
-    def post(op: int, stream: int, body: bytes) -> int:
-        try:
-            sequence: int = call(pointer, op, stream, body, len(body), 0)
-        except TypeError:
-            if pointer is None:
-                raise Closed(f"post {op_name(op)}: {_CLOSED}") from None
-            raise
-        return sequence if sequence > 0 else wait_for_credit(op, stream, body, sequence)
-
-    def wait_for_credit(op: int, stream: int, body: bytes, rc: int) -> int:
-        held = pointer  # another thread may close meanwhile
-        if held is None:
-            raise Closed(f"post {op_name(op)}: {_CLOSED}")
-        if rc == -errno.ETIMEDOUT:
-            rc = sliced(lambda end: int(call(held, op, stream, body, len(body), end)), state.timeout)
-        return check(rc, f"post {op_name(op)}")
-
-    def retire() -> None:
-        nonlocal pointer
-        pointer = None
-
-    return post, retire
 
 
 class Connection:
@@ -111,13 +71,21 @@ class Connection:
     close() it raises Closed. Bind it to a local for the fastest path: it is a closure, not a method.
     """
 
+    request: Callable[[bytes], bytes]
+    """request(data) -> the bytes of the other side's next `send`: send and recv in one crossing into C, for a
+    peer that answers each message. ProtocolError where something else comes; DeadlineExceeded after `timeout`
+    seconds (where the message had gone out, its answer is still to come: recv() it). A closure, as `post`.
+    """
+
     def __init__(self, endpoint: Any, *, client: bool, timeout: float = 30.0) -> None:
         pointer = lib.gpud_connection_new(endpoint, 1 if client else 0)
         if pointer == ffi.NULL:
             raise MemoryError("no memory for a connection")
         self._pointer: Any = ffi.gc(pointer, lib.gpud_connection_free)
-        self._state = _State(timeout)
-        self.post, self._retire = _make_post(self._pointer, self._state)
+        self._state = State(timeout)
+        self.post, retire_post = make_post(self._pointer, self._state)
+        self.request, retire_request = make_request(self._pointer, self._state)
+        self._retire = (retire_post, retire_request)
         self.client = client
         self.pid = os.getpid()
         self.welcome: Welcome | None = None
@@ -394,7 +362,8 @@ class Connection:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._retire()
+        for retire in self._retire:
+            retire()
         self._pointer = None
 
     def __enter__(self) -> Connection:

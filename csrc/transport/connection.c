@@ -151,6 +151,22 @@ int gpud_connection_receive(gpud_connection *c, void *message, uint64_t deadline
   }
 }
 
+int gpud_exchange_run(gpud_exchange *e, const void *data, uint32_t size)
+{
+  gpud_connection *c = e->connection;
+  uint64_t deadline = 0;
+  int64_t sequence = gpud_connection_post(c, GPUD_OP_DATA, 0, data, size, 0);
+  if (sequence == -ETIMEDOUT) {
+    deadline = gpud_now() + e->slice;
+    sequence = gpud_connection_post(c, GPUD_OP_DATA, 0, data, size, deadline);
+  }
+  e->posted = sequence > 0;
+  if (sequence < 0)
+    return (int)sequence;
+  int rc = gpud_connection_receive(c, e->reply, deadline ? deadline : gpud_now() + e->slice);
+  return rc > 0 && e->reply[offsetof(gpud_message_head, op)] != GPUD_OP_DATA ? -EPROTO : rc;
+}
+
 uint64_t gpud_connection_posted(const gpud_connection *c) { return gpud_load_relaxed_u64(&c->posted); }
 
 uint64_t gpud_connection_received(const gpud_connection *c) { return gpud_load_relaxed_u64(&c->received); }

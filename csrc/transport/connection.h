@@ -38,6 +38,20 @@ int64_t gpud_connection_post(gpud_connection *c, uint8_t op, uint32_t stream, co
  * Messages sent before the peer died are still delivered.
  */
 int gpud_connection_receive(gpud_connection *c, void *message, uint64_t deadline);
+/*
+ * Round trips in one call each, for callers to whom a call is dear. An exchange is one caller's at a time; the connection must outlive it.
+ */
+typedef struct gpud_exchange {
+  gpud_connection *connection;
+  uint64_t slice; /* ns: how long run waits */
+  int posted;     /* whether the last run's message went out: then, after -ETIMEDOUT, its reply is still to be received */
+  unsigned char reply[GPUD_MAX_MESSAGE];
+} gpud_exchange;
+/*
+ * Posts `data` as a DATA message and receives the DATA message that comes next, into exchange->reply. Its size, or -errno as post and
+ * receive; -EPROTO where another message comes.
+ */
+int gpud_exchange_run(gpud_exchange *exchange, const void *data, uint32_t size);
 /* The sequence number of the last message posted / received. */
 uint64_t gpud_connection_posted(const gpud_connection *c);
 uint64_t gpud_connection_received(const gpud_connection *c);
