@@ -70,12 +70,12 @@ def python_round_trip(effort: Effort) -> Measured:
     with floor.cache_line(there) as line, _echo(there) as connection, measure.pinned(here):
 
         def subject() -> float:
-            request = connection.request
+            run = connection.exchange(len(payload)).run
             times = []
             for _ in range(batches):
                 begin = time.perf_counter_ns()
                 for _ in range(_BATCH):
-                    request(payload)
+                    run()
                 times.append((time.perf_counter_ns() - begin) / _BATCH)
             return median(times)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from transport._transport import ffi, lib
 from transport.calls import CLOSED as _CLOSED
-from transport.calls import State, make_post, make_request
+from transport.calls import State, make_post
 from transport.constants import (
     ACCESS_READ,
     ACCESS_WRITE,
@@ -29,6 +29,7 @@ from transport.constants import (
 )
 from transport.deadline import SLICE, SLICE_NS, deadline_ns, sliced
 from transport.errors import Closed, ProtocolError, check
+from transport.exchange import Exchange
 from transport.frames import Hello, Welcome
 from transport.layout import HEAD
 from transport.messages import op_name
@@ -71,21 +72,13 @@ class Connection:
     close() it raises Closed. Bind it to a local for the fastest path: it is a closure, not a method.
     """
 
-    request: Callable[[bytes], bytes]
-    """request(data) -> the bytes of the other side's next `send`: send and recv in one crossing into C, for a
-    peer that answers each message. ProtocolError where something else comes; DeadlineExceeded after `timeout`
-    seconds (where the message had gone out, its answer is still to come: recv() it). A closure, as `post`.
-    """
-
     def __init__(self, endpoint: Any, *, client: bool, timeout: float = 30.0) -> None:
         pointer = lib.gpud_connection_new(endpoint, 1 if client else 0)
         if pointer == ffi.NULL:
             raise MemoryError("no memory for a connection")
         self._pointer: Any = ffi.gc(pointer, lib.gpud_connection_free)
         self._state = State(timeout)
-        self.post, retire_post = make_post(self._pointer, self._state)
-        self.request, retire_request = make_request(self._pointer, self._state)
-        self._retire = (retire_post, retire_request)
+        self.post, self._retire = make_post(self._pointer, self._state)
         self.client = client
         self.pid = os.getpid()
         self.welcome: Welcome | None = None
@@ -211,6 +204,14 @@ class Connection:
                 )
             self.handle_region(message)
             self.publish()
+
+    def exchange(self, size: int) -> Exchange:
+        """Prepares round trips of `size` bytes each, for a peer that answers every message: one crossing into
+        C instead of two, and no bytes object made. The connection's timeout holds.
+        """
+        exchange = Exchange(self._live("exchange"), size, self._state)
+        self._children.add(exchange)
+        return exchange
 
     # ------------------------------------------------------------ memory
 
@@ -362,8 +363,7 @@ class Connection:
         self._let_go()
 
     def _let_go(self) -> None:
-        for retire in self._retire:
-            retire()
+        self._retire()
         self._pointer = None
 
     def __enter__(self) -> Connection:

@@ -14,7 +14,7 @@ from gpudisagg.device.errors import CompileError
 
 # What every function gets: the launch, and which thread of which block it runs as.
 THREAD_PARAMETERS = (
-    "ptr noalias align 16 {params} %params, ptr noalias align 8 dereferenceable(128) %ctx, "
+    "ptr align 16 {params} %params, ptr align 8 dereferenceable(128) %ctx, "
     "i32 %tidx, i32 %tidy, i32 %tidz, i32 %linear, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
 )
 THREAD_ARGUMENTS = (
