@@ -6,15 +6,18 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "bootstrap.h"
 #include "internal.h"
 
-#define LOOK_MS 250 /* a client's death that its socket does not show (a child holds a copy) is seen so late */
+#define LOOK_MS 250  /* without a pidfd, a death that the socket does not show (a child holds a copy) is seen so late */
+#define FOREVER (-1) /* until a descriptor has news */
 
-/* Waits for the eventfd, or `ms`, or a hang-up on `socket`. */
-static void wait_for_news(gpud_engine *e, int socket, int ms)
+/* Waits for the eventfd, or `ms`, or a hang-up on `socket`, or the end of the process behind `pidfd` (-1: neither). */
+static void wait_for_news(gpud_engine *e, int socket, int pidfd, int ms)
 {
-  struct pollfd p[2] = {{.fd = e->wake, .events = POLLIN}, {.fd = socket, .events = POLLRDHUP}};
-  if (poll(p, 2, ms) <= 0 || !(p[0].revents & POLLIN))
+  struct pollfd p[3] = {
+    {.fd = e->wake, .events = POLLIN}, {.fd = socket, .events = POLLRDHUP}, {.fd = pidfd, .events = POLLIN}};
+  if (poll(p, 3, ms) <= 0 || !(p[0].revents & POLLIN))
     return;
   uint64_t count;
   if (read(e->wake, &count, sizeof count) < 0)
@@ -36,17 +39,18 @@ static void client_gone(gpud_engine *e)
   uint64_t now = gpud_now();
   uint64_t until = now + GPUD_ORPHAN_MS * 1000000ull;
   for (; now < until && !unwatched(e); now = gpud_now())
-    wait_for_news(e, -1, (int)((until - now) / 1000000u) + 1);
+    wait_for_news(e, -1, -1, (int)((until - now) / 1000000u) + 1);
   /* A kernel nobody waits for, or a compilation, and no way to stop either: this process is replaced. */
   if (!unwatched(e) && gpud_load_acquire_u32(&e->busy))
     _exit(GPUD_EXIT_ORPHAN);
   while (!unwatched(e))
-    wait_for_news(e, -1, LOOK_MS);
+    wait_for_news(e, -1, -1, FOREVER);
 }
 
 static void *watch(void *argument)
 {
   gpud_engine *e = argument;
+  int pidfd = e->socket < 0 ? -1 : gpud_bootstrap_pidfd(e->socket);
   bool stopped = false;
   while (!unwatched(e)) {
     if (!stopped && gpud_load_acquire_u32(&e->interrupted)) {
@@ -57,8 +61,10 @@ static void *watch(void *argument)
       client_gone(e);
       break;
     }
-    wait_for_news(e, e->socket, LOOK_MS);
+    wait_for_news(e, e->socket, pidfd, pidfd >= 0 ? FOREVER : LOOK_MS);
   }
+  if (pidfd >= 0)
+    close(pidfd);
   return NULL;
 }
 
@@ -78,8 +84,9 @@ int gpud_watch_start(gpud_engine *e)
 void gpud_watch_wake(gpud_engine *e)
 {
   uint64_t one = 1;
-  if (write(e->wake, &one, sizeof one) < 0)
-    return; /* the count is full: then it is awake anyway */
+  int error = errno;
+  if (write(e->wake, &one, sizeof one) < 0) /* the count is full: then it is awake anyway */
+    errno = error;                          /* called from signal handlers too */
 }
 
 void gpud_watch_stop(gpud_engine *e)

@@ -5,10 +5,15 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "wait.h"
 #include "wire.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
 
 #define MAX_FDS 4 /* descriptors looked at in one message; the kernel closes what does not fit */
 
@@ -182,4 +187,17 @@ int gpud_bootstrap_alive(int socket)
   struct pollfd p = {.fd = socket, .events = POLLRDHUP};
   int n = poll(&p, 1, 0);
   return n <= 0;
+}
+
+int gpud_bootstrap_pidfd(int socket)
+{
+  gpud_peer peer;
+  int fd;
+  socklen_t size = sizeof fd;
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
+    return fd;
+  if (gpud_bootstrap_peer(socket, &peer) != 0 || peer.pid == 0)
+    return -1;
+  fd = (int)syscall(SYS_pidfd_open, (pid_t)peer.pid, 0);
+  return fd < 0 ? -1 : fd;
 }

@@ -32,4 +32,7 @@ int gpud_bootstrap_peer(int socket, gpud_peer *peer);
 int gpud_bootstrap_alive(int socket);
 /* cffi: end */
 
+/* A pidfd of the process that connected, the caller's to close; -1 where the kernel cannot say: then only the socket tells of its death. */
+int gpud_bootstrap_pidfd(int socket);
+
 #endif

@@ -34,11 +34,13 @@ int gpud_stage_create(gpud_connection *c, uint32_t number, uint32_t chunks, uint
   s->chunk_size = chunk_size;
   int rc = gpud_region_create(c, number, chunks * chunk_size, GPUD_ACCESS_READ | GPUD_ACCESS_WRITE, 0, 1, deadline,
                               &s->region);
-  if (rc != 0)
+  if (rc != 0) {
     free(s);
-  else
-    *stage = s;
-  return rc;
+    return rc;
+  }
+  gpud_connection_hold(c);
+  *stage = s;
+  return 0;
 }
 
 void gpud_stage_free(gpud_stage *stage)
@@ -47,6 +49,7 @@ void gpud_stage_free(gpud_stage *stage)
     return;
   gpud_region_drop(stage->connection, stage->region, gpud_now() + DROP_NS);
   gpud_region_free(stage->region);
+  gpud_connection_let_go(stage->connection);
   free(stage);
 }
 

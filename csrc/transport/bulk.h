@@ -19,7 +19,7 @@
 #define GPUD_BULK_INLINE 2048     /* puts up to this size travel in the command itself */
 #define GPUD_BULK_CACHED 16777216 /* transfers below this may still be in the cache when they are used: */
 #define GPUD_BULK_PIECE 131072    /* they go in pieces that gpud_copy leaves there, */
-#define GPUD_COPY_STREAM 262144   /* from this size on it writes past the caches */
+#define GPUD_COPY_STREAM 65536
 
 typedef struct gpud_stage gpud_stage;
 

@@ -20,7 +20,8 @@
 struct gpud_connection {
   gpud_endpoint *ep;
   int client;
-  int32_t ended; /* 0, or the -errno that every later call returns */
+  int32_t ended;  /* 0, or the -errno that every later call returns */
+  uint32_t users; /* its owner, and the stages that may still be freed after it */
   _Alignas(LINE) gpud_lock post_lock;
   uint64_t posted;
   uint64_t credit_waits;
@@ -41,6 +42,7 @@ gpud_connection *gpud_connection_new(gpud_endpoint *ep, int client)
   memset(c, 0, sizeof *c);
   c->ep = ep;
   c->client = client != 0;
+  c->users = 1;
   return c;
 }
 
@@ -244,12 +246,21 @@ void gpud_connection_get_stats(gpud_connection *c, gpud_connection_stats *stats)
 
 const char *gpud_connection_transport(const gpud_connection *c) { return c->ep->ops->name; }
 
+void gpud_connection_hold(gpud_connection *c) { gpud_fetch_add_u32(&c->users, 1); }
+
+void gpud_connection_let_go(gpud_connection *c)
+{
+  if (gpud_fetch_add_u32(&c->users, UINT32_MAX) == 1)
+    free(c);
+}
+
 void gpud_connection_free(gpud_connection *c)
 {
   if (!c)
     return;
+  gpud_store_relaxed_u32((uint32_t *)&c->ended, (uint32_t)-ESHUTDOWN);
   c->ep->ops->close(c->ep);
-  free(c);
+  gpud_connection_let_go(c);
 }
 
 /* Client: offers the descriptor and posts what announces it, as one step. */

@@ -44,7 +44,7 @@ int gpud_connection_receive(gpud_connection *c, void *message, uint64_t deadline
 typedef struct gpud_exchange {
   gpud_connection *connection;
   uint64_t slice; /* ns: how long run waits */
-  int posted;     /* whether the last run's message went out: then, after -ETIMEDOUT, its reply is still to be received */
+  int posted; /* whether the last run's message went out: then, after -ETIMEDOUT, its reply is still to be received */
   unsigned char reply[GPUD_MAX_MESSAGE];
 } gpud_exchange;
 /*
@@ -85,7 +85,7 @@ int gpud_connection_echo(gpud_connection *c, uint64_t deadline);
  */
 int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds, uint64_t *nanoseconds);
 
-/* Closes the endpoint, frees the connection. Nothing may be waiting on it. */
+/* Hangs up and frees the connection. Nothing may be waiting on it; stages may still be freed afterwards. */
 void gpud_connection_free(gpud_connection *c);
 
 /* Memory regions: client side. */
@@ -116,6 +116,13 @@ int64_t gpud_connection_post_parts(gpud_connection *c, uint8_t op, uint32_t stre
 int gpud_connection_announce(gpud_connection *c, int fd, const gpud_msg_region_add *add, uint64_t deadline);
 /* Adds to the statistics what was copied to and from regions outside rma_read and rma_write. */
 void gpud_connection_count_copied(gpud_connection *c, uint64_t in, uint64_t out);
+/*
+ * For what may be freed after the connection, as a garbage collector does in no order of ours: the memory stays until it lets go.
+ * The peer is hung up on when the owner frees, not later; every call from then on returns -ESHUTDOWN.
+ */
+void gpud_connection_hold(gpud_connection *c);
+void gpud_connection_let_go(gpud_connection *c);
+
 gpud_endpoint *gpud_connection_endpoint(gpud_connection *c);
 
 #endif

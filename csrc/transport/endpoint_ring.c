@@ -21,6 +21,7 @@
 #define QUICK_POLLS 2000 /* before the first look at the clock */
 #define POLLS 64         /* between two looks at it */
 #define SLICE_NS (GPUD_SLEEP_SLICE_MS * 1000000ull)
+#define LONGEST_NS (GPUD_SLEEP_LONGEST_MS * 1000000ull)
 
 /* The shared memory: a line for each word that one side stores and the other polls, then the slots of both rings. */
 typedef struct shared_head {
@@ -174,6 +175,7 @@ static int ring_wait(gpud_endpoint *ep, uint32_t what, uint64_t value, uint64_t 
   ring_endpoint *e = ring_of(ep);
   int rc = deadline ? spin_for(e, what, value, deadline) : holds(e, what, value);
   bool alive = true;
+  uint64_t slice = SLICE_NS;
   while (rc == 0) {
     if (!alive)
       return -EPIPE;
@@ -187,7 +189,8 @@ static int ring_wait(gpud_endpoint *ep, uint32_t what, uint64_t value, uint64_t 
     gpud_heavy_fence(e->membarrier);
     rc = holds(e, what, value);
     if (rc == 0) {
-      gpud_futex_sleep(e->sleeping_here, deadline);
+      gpud_futex_sleep(e->sleeping_here, slice, deadline);
+      slice = 2 * slice < LONGEST_NS ? 2 * slice : LONGEST_NS;
       rc = holds(e, what, value);
     }
     if (rc == 0) {

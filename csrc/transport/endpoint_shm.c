@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "bootstrap.h"
@@ -10,30 +9,12 @@
 #include "segment.h"
 #include "wait.h"
 
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77 /* Linux 6.5 */
-#endif
-
 static void shm_free_memory(void *memory, void *owner)
 {
   gpud_segment *segment = owner;
   (void)memory;
   gpud_segment_close(segment, 0);
   free(segment);
-}
-
-/* The process that connected, or -1 where the kernel cannot say: then only the socket tells of its death. */
-static int peer_pidfd(int socket)
-{
-  gpud_peer peer;
-  int fd;
-  socklen_t size = sizeof fd;
-  if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
-    return fd;
-  if (gpud_bootstrap_peer(socket, &peer) != 0 || peer.pid == 0)
-    return -1;
-  fd = (int)syscall(SYS_pidfd_open, (pid_t)peer.pid, 0);
-  return fd < 0 ? -1 : fd;
 }
 
 /* Makes the end over a mapped segment. Takes the segment on success only. */
@@ -50,7 +31,7 @@ static int make_end(const gpud_segment *segment, int client, const gpud_welcome 
     .free_memory = shm_free_memory,
     .socket = socket,
     /* A client is connected to whoever listened, which need not be its worker and may go before it. */
-    .pidfd = client ? -1 : peer_pidfd(socket),
+    .pidfd = client ? -1 : gpud_bootstrap_pidfd(socket),
   };
   gpud_segment *owner = malloc(sizeof *owner);
   int rc = -ENOMEM;
@@ -108,7 +89,8 @@ static int check_welcome(const gpud_welcome *welcome, const gpud_hello *hello)
 {
   if (welcome->version != GPUD_VERSION || (welcome->features & ~hello->features) != 0 ||
       !gpud_ring_memory_valid(welcome->command_slots, welcome->reply_slots) ||
-      welcome->window_size > UINT64_MAX - welcome->window_base)
+      welcome->window_size > UINT64_MAX - welcome->window_base ||
+      (welcome->window_base != 0 && welcome->granularity == 0))
     return -EPROTO;
   return 0;
 }

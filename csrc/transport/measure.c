@@ -18,6 +18,14 @@ static inline uint64_t ticks(void)
 #endif
 }
 
+/* A region that wants no address: there is no window here, and what the client names may be our own memory. */
+static int add_region(gpud_connection *c, const void *message, uint64_t deadline)
+{
+  gpud_msg_region_add add;
+  memcpy(&add, (const char *)message + HEAD_SIZE, sizeof add);
+  return add.address == 0 ? gpud_connection_region_add(c, message, deadline) : -EPROTO;
+}
+
 int gpud_connection_echo(gpud_connection *c, uint64_t deadline)
 {
   _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
@@ -33,7 +41,7 @@ int gpud_connection_echo(gpud_connection *c, uint64_t deadline)
                                 deadline);
       break;
     case GPUD_OP_REGION_ADD:
-      rc = gpud_connection_region_add(c, message, deadline);
+      rc = add_region(c, message, deadline);
       break;
     case GPUD_OP_REGION_DROP:
       rc = gpud_connection_region_drop(c, message);
@@ -66,7 +74,7 @@ int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds,
     nanoseconds[i] = ticks() - begin;
     if (got < 0)
       return got;
-    if ((uint32_t)got != size)
+    if ((uint32_t)got != size || message[offsetof(gpud_message_head, op)] != GPUD_OP_DATA)
       return -EPROTO;
   }
   double scale = (double)(gpud_now() - start) / (double)(ticks() - start_ticks);

@@ -27,6 +27,10 @@ static inline uint64_t gpud_fetch_add_u64(uint64_t *p, uint64_t v)
 {
   return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
 }
+static inline uint32_t gpud_fetch_add_u32(uint32_t *p, uint32_t v)
+{
+  return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
+}
 static inline uint32_t gpud_exchange_u32(uint32_t *p, uint32_t v)
 {
   return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #define SECOND_NS 1000000000u
-#define SLICE_NS (GPUD_SLEEP_SLICE_MS * 1000000ull)
 #define SPIN_NS 50000u
 
 uint64_t gpud_now(void)
@@ -49,12 +48,12 @@ void gpud_heavy_fence(bool membarrier)
   gpud_full_fence();
 }
 
-void gpud_futex_sleep(uint32_t *word, uint64_t deadline)
+void gpud_futex_sleep(uint32_t *word, uint64_t slice, uint64_t deadline)
 {
   uint64_t now = gpud_now();
   if (now >= deadline)
     return;
-  uint64_t left = deadline - now < SLICE_NS ? deadline - now : SLICE_NS;
+  uint64_t left = deadline - now < slice ? deadline - now : slice;
   const struct timespec time = {.tv_sec = (time_t)(left / SECOND_NS), .tv_nsec = (long)(left % SECOND_NS)};
   syscall(SYS_futex, word, FUTEX_WAIT, 1, &time, NULL, 0);
 }

@@ -5,7 +5,8 @@
  * more at what it waits for, and only then sleeps. The other side, after making its news visible, reads the word
  * (light fence in between) and wakes if it is set. The heavy fence is membarrier(2), so that the light one costs
  * nothing on the path of every message; where the kernel lacks it, both are full fences (bit MEMBARRIER not granted).
- * A lost wake-up can cost one slice and nothing more: sleeps are cut into slices of GPUD_SLEEP_SLICE_MS.
+ * A lost wake-up can cost one slice and nothing more: sleeps are cut into slices, from GPUD_SLEEP_SLICE_MS on and twice
+ * as long each time up to GPUD_SLEEP_LONGEST_MS, so that one who waits for long hardly ever runs.
  */
 #ifndef GPUD_WAIT_H
 #define GPUD_WAIT_H
@@ -15,7 +16,8 @@
 
 #include "order.h"
 
-#define GPUD_SLEEP_SLICE_MS 100 /* also how often a sleeper looks whether its peer lives */
+#define GPUD_SLEEP_SLICE_MS 100
+#define GPUD_SLEEP_LONGEST_MS 400 /* also how long a sleeper may not notice that its peer is gone */
 
 /* cffi: begin */
 /* Nanoseconds on CLOCK_MONOTONIC: the clock of every deadline here. */
@@ -36,8 +38,8 @@ static inline void gpud_light_fence(bool membarrier)
     gpud_full_fence();
 }
 
-/* Sleeps while *word == 1, until `deadline` (gpud_now's clock) or a slice's end at the latest. */
-void gpud_futex_sleep(uint32_t *word, uint64_t deadline);
+/* Sleeps while *word == 1, for `slice` ns or until `deadline` (gpud_now's clock) at the latest. */
+void gpud_futex_sleep(uint32_t *word, uint64_t slice, uint64_t deadline);
 /* Clears the word and wakes everyone asleep on it. */
 void gpud_futex_wake(uint32_t *word);
 

@@ -121,7 +121,7 @@ class Client:
         end = time.monotonic() + PATIENCE
         while (
             self.words[512 // 8] < sequence
-        ):  # the worker looks by itself within 100 ms: waking it is a courtesy
+        ):  # the worker looks by itself within 400 ms: waking it is a courtesy
             assert time.monotonic() < end, "never completed"
             assert struct.unpack_from("<I", self.shared, 520)[0] == 0 or self.words[512 // 8] >= sequence
 

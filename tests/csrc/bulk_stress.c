@@ -107,10 +107,15 @@ int main(int count, char **arguments)
   CHECK_EQUAL(gpud_bulk_put(stage, 0, "", 0, 0, 0), gpud_connection_posted(client));
   gpud_connection_get_stats(client, &stats);
   CHECK(stats.bytes_copied_in > 0 && stats.bytes_copied_out > 0);
+  gpud_stage *outlives;
+  CHECK_EQUAL(gpud_stage_create(client, REGION + 1, CHUNKS, CHUNK_SIZE, in_good_time(), &outlives), 0);
   gpud_stage_free(stage);
   CHECK(gpud_connection_post(client, GPUD_OP_CLOSE, 0, NULL, 0, in_good_time()) > 0);
   pthread_join(server, NULL);
   gpud_connection_free(client);
+  CHECK_EQUAL(gpud_connection_alive(worker), 0); /* hung up, although a stage holds the memory */
+  CHECK_EQUAL(gpud_bulk_put(outlives, 0, memory, SHARE, 0, in_good_time()), -ESHUTDOWN);
+  gpud_stage_free(outlives);
   gpud_connection_free(worker);
   CHECK_EQUAL(open_descriptors(), descriptors);
   return 0;
