@@ -17,7 +17,7 @@ from gpudisagg.errors import DeadlineExceeded, ForkedSession, GpuDisaggError, Pr
 from gpudisagg.inbox import Inbox, Reply
 from transport import errors as transport_errors
 from transport import wire
-from transport.stage import Stage
+from transport.stage import BULK_INLINE, STAGE_CHUNK_SIZE, STAGE_CHUNKS, Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 TransportError = transport_errors.TransportError
 
-_INLINE = 2048  # bytes that travel in the command itself
 _SMALL = 64 << 10
 # Chunks and their size, for small transfers and for large ones.
-_STAGES = {False: (4, 16 << 10), True: (16, 256 << 10)}
+_STAGES = {False: (4, 16 << 10), True: (STAGE_CHUNKS, STAGE_CHUNK_SIZE)}
 # Connections of open sessions. The garbage collector may finalize what it finds together in any order: held
 # here, a connection cannot be freed before those who use it in their finalizers.
 _held: set[Connection] = set()
@@ -117,7 +116,7 @@ class Channel:
 
     def put(self, address: int, source: NDArray[Any], stream: int) -> None:
         """`source` (contiguous) to device memory. It may be changed on return."""
-        if source.nbytes <= _INLINE:
+        if source.nbytes <= BULK_INLINE:
             self.post(wire.OP_WRITE, stream, wire.Write(address, source.tobytes()).pack())
             return
         try:

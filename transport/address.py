@@ -23,7 +23,11 @@ class Address(NamedTuple):
 
 
 def parse(text: str) -> Address:
-    """Parses an address; ValueError says what is wrong with it and what would be right."""
+    """Parses an address; ValueError (TypeError: no text) says what is wrong with it and what would be
+    right.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"an address is a text such as 'unix:///run/name.sock', not {type(text).__name__}")
     parts = urlsplit(text)
     if not parts.scheme:
         raise ValueError(f"{text!r} has no scheme: write unix:///absolute/path.sock")

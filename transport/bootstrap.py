@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket as sockets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,9 @@ from transport.frames import (
 from transport.layout import text_bytes
 
 __all__ = ["Peer", "accept_on", "bind", "check_version", "peer_of", "receive_hello", "refuse", "unbind"]
+
+
+_LOCK_TIMEOUT = 5.0  # seconds; whoever binds or unbinds holds it for a moment
 
 
 class Peer(NamedTuple):
@@ -136,10 +140,24 @@ def unbind(listener: sockets.socket, address: Address, inode: int) -> None:
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Two servers that start at once must not each remove the other's new socket as stale."""
+    """Two servers that start at once must not each remove the other's new socket as stale. OSError: somebody
+    keeps the folder's lock.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = time.monotonic() + _LOCK_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise OSError(
+                        errno.ETIMEDOUT,
+                        f"another process has held the lock of {folder} for {_LOCK_TIMEOUT:g} s: "
+                        "end it, or listen elsewhere",
+                    ) from None
+                time.sleep(0.01)
         yield
     finally:
         os.close(descriptor)

@@ -91,7 +91,7 @@ def frame_size(data: bytes) -> int:
 
 
 def encode_hello(hello: Hello) -> bytes:
-    return _encode_frame(FRAME_HELLO, pack(layout.HELLO, *hello[:-1]), hello.name)
+    return _encode_frame(FRAME_HELLO, pack_hello(hello), hello.name)
 
 
 def decode_hello(frame: bytes) -> Hello:

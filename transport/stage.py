@@ -16,13 +16,19 @@ from transport.errors import Closed, DeadlineExceeded, check
 if TYPE_CHECKING:
     from transport.connection import Connection
 
-__all__ = ["Stage"]
+__all__ = ["BULK_INLINE", "STAGE_CHUNKS", "STAGE_CHUNK_SIZE", "Stage"]
 
 # A transfer is cut into pieces, each tried for so long: between them a signal's handler (Ctrl-C) runs. A
 # piece that ran out of
 # time is repeated: the same bytes to the same place.
 _PIECE = 256 << 20
 _PIECE_TIMEOUT = 1.0
+
+STAGE_CHUNKS: int = lib.GPUD_STAGE_CHUNKS
+"""How many chunks of STAGE_CHUNK_SIZE bytes suit large transfers."""
+STAGE_CHUNK_SIZE: int = lib.GPUD_STAGE_CHUNK_SIZE
+BULK_INLINE: int = lib.GPUD_BULK_INLINE
+"""Bytes that a put sends in the command itself, without a chunk."""
 
 
 class Stage:

@@ -35,8 +35,9 @@ typedef struct device_cpu {
   uint64_t reserved_size;
   uint64_t window;
   uint64_t window_size;
-  bool used;   /* since the last reset */
-  bool broken; /* something faulted: what else it did to this process nobody knows */
+  bool used;     /* since the last reset: something was mapped, */
+  bool launched; /* and a kernel run */
+  bool broken;   /* something faulted: what else it did to this process nobody knows */
 } device_cpu;
 
 static device_cpu *of(gpud_device *d) { return (device_cpu *)d; }
@@ -196,6 +197,8 @@ static int cpu_fill(gpud_device *d, uint64_t address, uint64_t count, uint64_t p
   for (uint32_t bits = width * 8; bits < 64; bits *= 2)
     repeated |= repeated << bits;
   filling f = {(void *)(uintptr_t)address, count * width, repeated};
+  if (count == 0)
+    return 0;
   bool even = repeated == (repeated & 0xff) * 0x0101010101010101ull;
   return guarded(of(d), even ? fill_bytes : fill_pattern, &f);
 }
@@ -206,8 +209,8 @@ static int cpu_launch(gpud_device *d, const gpud_kernel *kernel, const gpud_laun
                       gpud_fault_info *fault)
 {
   device_cpu *device = of(d);
-  if (!device->used) {
-    device->used = true;
+  if (!device->launched) {
+    device->launched = true;
     gpud_fault_refresh();
   }
   uint64_t threads = (uint64_t)config->block[0] * config->block[1] * config->block[2];
@@ -246,6 +249,7 @@ static int cpu_reset(gpud_device *d)
   int rc = device->used ? reserve(device->window, device->window_size) : 0;
   gpud_pool_scrub(device->pool);
   device->used = false;
+  device->launched = false;
   return device->broken || rc ? -EBUSY : 0;
 }
 

@@ -68,8 +68,8 @@ typedef struct gpud_image {
 int gpud_engine_image(gpud_engine *engine, gpud_image *image);
 /*
  * Describe the compiled module, kernel by kernel in index order, then commit; or fail. 0 or -errno. -EMSGSIZE: no message can
- * describe it (names over GPUD_MAX_TEXT, too many kernels or parameters); after that and -ENOMEM fail is still to be
- * called. Commit's -EPIPE and -ETIMEDOUT are the client's: the module is loaded, and run says what became of the session.
+ * describe it (names over GPUD_MAX_TEXT, too many kernels or parameters). -EDQUOT: its variables and those of the others
+ * take more than the session's memory. After these and -ENOMEM fail is still to be called. Commit's -EPIPE and -ETIMEDOUT are the client's: the module is loaded, and run says what became of the session.
  */
 int gpud_engine_module_kernel(gpud_engine *engine, const char *name, uint64_t entry, const gpud_param *params,
                               uint32_t param_count, uint32_t params_size, uint32_t static_shared,

@@ -25,7 +25,7 @@ static pthread_key_t stack_key;
 static int stack_key_error;
 
 /* initial-exec: the handler must not be the one that makes the loader allocate this thread's copy. */
-static _Thread_local gpud_fault_net *current __attribute__((tls_model("initial-exec")));
+static _Thread_local gpud_fault_net *current /* NULL: no call is guarded */ __attribute__((tls_model("initial-exec")));
 static _Thread_local bool stack_ready __attribute__((tls_model("initial-exec")));
 static _Thread_local uint32_t passing __attribute__((tls_model("initial-exec")));
 
@@ -55,11 +55,11 @@ static void on_signal(int signal, siginfo_t *info, void *ucontext)
 {
   gpud_fault_net *net = current;
   /* si_code <= 0: somebody sent it; it says nothing about the code that runs here. */
-  if (!net || !gpud_load_relaxed_u32(&net->armed) || info->si_code <= 0) {
+  if (!net || info->si_code <= 0) {
     pass_on(signal, info, ucontext);
     return;
   }
-  gpud_store_relaxed_u32(&net->armed, 0);
+  current = NULL;
   net->signal = signal;
   net->code = info->si_code;
   net->address = (uint64_t)(uintptr_t)info->si_addr;
@@ -147,14 +147,13 @@ int gpud_fault_guard(gpud_fault_net *net, void (*call)(void *), void *argument)
 {
   if (!stack_ready && ready_stack())
     return -ENOMEM;
-  current = net;
   if (sigsetjmp(net->escape, 0))
     return -EFAULT;
-  gpud_store_relaxed_u32(&net->armed, 1);
-  gpud_compiler_fence(); /* the handler, on this thread, sees the net armed before anything of the call */
+  current = net;
+  gpud_compiler_fence(); /* the handler, on this thread, sees the net before anything of the call */
   call(argument);
   gpud_compiler_fence();
-  gpud_store_relaxed_u32(&net->armed, 0);
+  current = NULL; /* the net may be gone when the next signal comes */
   return 0;
 }
 

@@ -14,7 +14,6 @@
 /* One per thread that guards calls. */
 typedef struct gpud_fault_net {
   sigjmp_buf escape;
-  uint32_t armed;
   int signal; /* what was caught last */
   int code;   /* its si_code */
   uint64_t address;

@@ -54,6 +54,19 @@ static int make_room(gpud_memory *memory)
   return 0;
 }
 
+/* What such an extent is counted in; NULL: a region, of which the session's owner keeps count. */
+static uint64_t *counter_of(gpud_memory *memory, uint32_t kind)
+{
+  switch (kind) {
+  case GPUD_EXTENT_CHUNK:
+    return &memory->mapped;
+  case GPUD_EXTENT_VARIABLE:
+    return &memory->variables;
+  default:
+    return NULL;
+  }
+}
+
 int gpud_memory_add(gpud_memory *memory, const gpud_extent *extent)
 {
   if (extent->size == 0 || extent->address > UINT64_MAX - (extent->size - 1))
@@ -62,8 +75,8 @@ int gpud_memory_add(gpud_memory *memory, const gpud_extent *extent)
   uint64_t last = extent->address + (extent->size - 1);
   if (at < memory->count && memory->extents[at].address <= last)
     return -EEXIST;
-  bool chunk = extent->kind == GPUD_EXTENT_CHUNK;
-  if (chunk && extent->size > memory->limit - memory->mapped)
+  uint64_t *counter = counter_of(memory, extent->kind);
+  if (counter && extent->size > memory->limit - *counter)
     return -EDQUOT;
   int rc = make_room(memory);
   if (rc)
@@ -71,8 +84,8 @@ int gpud_memory_add(gpud_memory *memory, const gpud_extent *extent)
   memmove(&memory->extents[at + 1], &memory->extents[at], (memory->count - at) * sizeof *extent);
   memory->extents[at] = *extent;
   memory->count++;
-  if (chunk)
-    memory->mapped += extent->size;
+  if (counter)
+    *counter += extent->size;
   return 0;
 }
 
@@ -98,11 +111,14 @@ int gpud_memory_remove_chunks(gpud_memory *memory, uint64_t address, uint64_t si
 
 void gpud_memory_remove_owned(gpud_memory *memory, uint32_t kind, uint32_t owner)
 {
+  uint64_t *counter = counter_of(memory, kind);
   uint32_t kept = 0;
   for (uint32_t i = 0; i < memory->count; i++) {
     const gpud_extent *extent = &memory->extents[i];
     if (extent->kind != kind || extent->owner != owner)
       memory->extents[kept++] = *extent;
+    else if (counter)
+      *counter -= extent->size;
   }
   memory->count = kept;
 }

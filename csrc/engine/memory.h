@@ -10,7 +10,7 @@
 
 #define GPUD_EXTENT_CHUNK 1u    /* device memory, counted against the session's limit */
 #define GPUD_EXTENT_REGION 2u   /* a client region at an address in the window; owner: its number */
-#define GPUD_EXTENT_VARIABLE 3u /* a module's variable; owner: the module's id */
+#define GPUD_EXTENT_VARIABLE 3u /* a module's variable; owner: the module's id; they have as much again as the chunks */
 
 typedef struct gpud_extent {
   uint64_t address;
@@ -26,8 +26,9 @@ typedef struct gpud_memory {
   uint32_t capacity;
   uint64_t window_base;
   uint64_t window_size;
-  uint64_t limit;  /* bytes of chunks */
-  uint64_t mapped; /* bytes of chunks now */
+  uint64_t limit;     /* bytes of chunks, and as many of variables */
+  uint64_t mapped;    /* bytes of chunks now */
+  uint64_t variables; /* bytes of variables now */
 } gpud_memory;
 
 void gpud_memory_init(gpud_memory *memory, uint64_t window_base, uint64_t window_size, uint64_t limit);
@@ -35,7 +36,7 @@ void gpud_memory_clear(gpud_memory *memory);
 
 /* Whether [address, address + size) is a non-empty part of the window, both multiples of `alignment` (a power of two). */
 bool gpud_memory_in_window(const gpud_memory *memory, uint64_t address, uint64_t size, uint64_t alignment);
-/* 0, -EINVAL (empty, wraps), -EEXIST (overlaps another), -EDQUOT (chunks over the limit), -ENOMEM (of ours). */
+/* 0, -EINVAL (empty, wraps), -EEXIST (overlaps another), -EDQUOT (chunks or variables over the limit), -ENOMEM (of ours). */
 int gpud_memory_add(gpud_memory *memory, const gpud_extent *extent);
 /* Removes the chunks that make up [address, address + size) exactly. 0, or -ENOENT and nothing is changed. */
 int gpud_memory_remove_chunks(gpud_memory *memory, uint64_t address, uint64_t size);

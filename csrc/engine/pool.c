@@ -214,20 +214,23 @@ static void free_scratch(gpud_pool_thread *thread)
   thread->scratch_size = 0;
 }
 
-/* Pages come when they are touched: a thread that gets no blocks costs nothing. */
+/*
+ * Pages come when they are touched: a thread that gets no blocks costs nothing. The caller's comes last: gpud_pool_run
+ * takes its size for everybody's.
+ */
 static int grow_scratch(gpud_pool *pool, uint64_t size)
 {
   if (size > MAX_SCRATCH)
     return -ENOMEM;
   size = (size + 0xffff) & ~0xffffull;
-  for (uint32_t i = 0; i < pool->count; i++) {
+  for (uint32_t i = pool->count; i-- > 0;) {
     gpud_pool_thread *thread = &pool->threads[i];
     if (thread->scratch_size >= size)
       continue;
-    free_scratch(thread);
     void *scratch = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (scratch == MAP_FAILED)
       return -ENOMEM;
+    free_scratch(thread);
     thread->scratch = scratch;
     thread->scratch_size = size;
   }

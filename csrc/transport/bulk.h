@@ -13,13 +13,13 @@
 #include "connection.h"
 
 /* cffi: begin */
-#define GPUD_STAGE_CHUNKS 16         /* recommended: enough to keep both sides copying, */
-#define GPUD_STAGE_CHUNK_SIZE 262144 /* and small enough that the chunks stay in the shared cache */
+#define GPUD_STAGE_CHUNKS 12         /* recommended: enough to keep both sides copying, */
+#define GPUD_STAGE_CHUNK_SIZE 196608 /* and few enough that the chunks stay in the two sides' own caches */
 #define GPUD_STAGE_MAX_CHUNKS 65536
 #define GPUD_BULK_INLINE 2048     /* puts up to this size travel in the command itself */
 #define GPUD_BULK_CACHED 16777216 /* transfers below this may still be in the cache when they are used: */
 #define GPUD_BULK_PIECE 131072    /* they go in pieces that gpud_copy leaves there, */
-#define GPUD_COPY_STREAM 65536
+#define GPUD_COPY_STREAM 196608   /* but not whole chunks */
 
 typedef struct gpud_stage gpud_stage;
 

