@@ -27,7 +27,7 @@ help:
 	@echo 'make dist     a wheel and an sdist in dist/; make clean removes all that was made'
 
 demo: $(BUILT)
-	$(BIN)/python tools/with_server.py -- $(BIN)/gpudisagg demo kmeans $(GPUDISAGG_DEMO_ARGS)
+	$(BIN)/python tools/with_server.py --log-level warning -- $(BIN)/gpudisagg demo kmeans $(GPUDISAGG_DEMO_ARGS)
 
 # The tests come last: their closing line is the last line. The outer limit ends what even pytest's cannot.
 test: export GPUDISAGG_WERROR = 1

@@ -99,6 +99,9 @@ class DeviceArray:
     def __bool__(self) -> bool:
         raise TypeError("the truth of a DeviceArray is on the device; ask .get()")
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("DeviceArrays are compared on the device, by a kernel; on the host compare .get()")
+
     def __iter__(self) -> Iterator[DeviceArray]:
         return (self[index] for index in range(len(self)))
 
@@ -161,25 +164,26 @@ class DeviceArray:
             raise ValueError("out is read-only")
         channel = self.session.channel
         number = self.session.stream_number(stream)
+        reached = isinstance(out, HostArray) and out.session is self.session and out.flags.c_contiguous
+        if not blocking and not (reached and self.is_contiguous()):
+            raise ValueError(
+                "blocking=False needs a contiguous array and a C-contiguous HostArray of this session as out"
+            )
         if self.size == 0:
             channel.synchronize()
         elif not self.is_contiguous():
             self._gather(out, stream)
-        elif isinstance(out, HostArray) and out.session is self.session and out.flags.c_contiguous:
+        elif reached:
+            assert isinstance(out, HostArray)
             sequence = channel.copy_out(out.offset, self.ptr, self.nbytes, out.region, number)
             if blocking:
                 channel.wait(sequence)
-            return out
         elif out.flags.c_contiguous:
             channel.get(out, self.ptr, number)
         else:
             packed = np.empty(self.shape, self.dtype)
             channel.get(packed, self.ptr, number)
             out[...] = packed
-        if not blocking:
-            raise ValueError(
-                "blocking=False needs a contiguous array and a C-contiguous HostArray of this session as out"
-            )
         return out
 
     def set(self, source: NDArray[Any], stream: Stream | None = None, *, blocking: bool = True) -> None:

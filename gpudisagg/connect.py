@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ from gpudisagg.errors import DeadlineExceeded, ProtocolError, SessionRefused
 from gpudisagg.session import Session
 from gpudisagg.sizes import parse_size
 from transport.errors import DeadlineExceeded as TransportDeadline
-from transport.errors import PeerGone, Refused, TransportError
 from transport.errors import ProtocolError as TransportProtocolError
+from transport.errors import Refused, TransportError
 
 ADDRESS_VARIABLE = "GPUDISAGG_ADDRESS"
 
@@ -40,8 +41,8 @@ def connect(
     worker came free), VersionMismatch, DeadlineExceeded, ProtocolError; ValueError: an address, a size or a
     timeout that cannot be.
     """
-    if not timeout > 0:
-        raise ValueError(f"a timeout is positive, in seconds; not {timeout!r}")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"a timeout is a positive number of seconds, not {timeout!r}")
     memory_bytes = 0 if memory is None else parse_size(memory)
     host_bytes = 0 if host_memory is None else parse_size(host_memory)
     where = address or os.environ.get(ADDRESS_VARIABLE)
@@ -59,14 +60,13 @@ def connect(
         )
     except Refused as error:
         raise failures.refused(error, where) from None
-    except PeerGone as error:
-        raise SessionRefused(f"{where}: {error}") from error
     except TransportDeadline as error:
         raise DeadlineExceeded(f"{where}: no session within {timeout:g} s ({error})") from error
     except TransportProtocolError as error:
         raise ProtocolError(f"{where}: {error}; is that a gpudisagg server of this release?") from error
     except TransportError as error:
-        raise SessionRefused(f"{where}: {error}") from error
+        said = str(error)
+        raise SessionRefused(said if where in said else f"{where}: {said}") from error
     if connection.welcome is None or not connection.welcome.window_base:
         connection.close()
         raise SessionRefused(f"{where}: there is no device behind this address; is it another program's?")

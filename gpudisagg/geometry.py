@@ -8,7 +8,7 @@ on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,7 +151,10 @@ def runs(*layouts: Layout) -> Runs:
 
 def shape_of(shape: int | Sequence[int]) -> Shape:
     """A shape as numpy functions take it. TypeError, ValueError: none."""
-    lengths = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    if isinstance(shape, int | np.integer):
+        lengths: tuple[Any, ...] = (shape,)
+    else:
+        lengths = tuple(shape) if isinstance(shape, Iterable) else (_no_length(shape),)
     checked = tuple(
         int(length) if isinstance(length, int | np.integer) else _no_length(length) for length in lengths
     )

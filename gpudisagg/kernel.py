@@ -5,6 +5,7 @@ once.
 from __future__ import annotations
 
 import operator
+import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -189,13 +190,14 @@ class Launcher:
         stream = self._stream
         if stream is None:
             stream = self._current.number
+        body = self._head
+        if args:
+            values = [convert(arg) for convert, arg in zip(self._converters, args)]  # noqa: B905
+            try:
+                body = self._pack(body, *values)
+            except (OverflowError, struct.error):
+                self._kernel._signature.refuse(values)
         try:
-            if args:
-                values = [convert(arg) for convert, arg in zip(self._converters, args)]  # noqa: B905
-                self._post(_LAUNCH, stream, self._pack(self._head, *values))
-            else:
-                self._post(_LAUNCH, stream, self._head)
-        except OverflowError:
-            self._kernel._signature.refuse(values)
+            self._post(_LAUNCH, stream, body)
         except TransportError as error:
             self._kernel.session.channel.fail(error, f"launching {self._kernel.name}")

@@ -20,16 +20,16 @@ from time import monotonic, time
 from gpudisagg.errors import DeadlineExceeded, SessionRefused
 
 _NEEDS = ("click", "llvmlite")  # what the server has and the base install has not
-_PREFIX = "gpudisagg-"
+_PREFIX, _SOCKET, _LOG = "gpudisagg-", "s.sock", "server.log"
 _STOP_TIMEOUT = 5.0
-_STALE = 3600.0  # seconds after which an empty directory is nobody's
+_STALE = 3600.0  # seconds after which a directory without a socket is nobody's
 
 
 class LocalServer:
     """A `gpudisagg serve` process on a socket in a private directory. It ends when this process does, however
     that comes.
 
-    address: where it listens.
+    address: where it listens; its log lies beside the socket.
     """
 
     def __init__(self, workers: int, timeout: float) -> None:
@@ -42,7 +42,7 @@ class LocalServer:
         self.pid = os.getpid()
         _sweep()
         self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX))  # 0700
-        self.address = f"unix://{self._directory}/s.sock"
+        self.address = f"unix://{self._directory}/{_SOCKET}"
         self._alive: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -54,10 +54,12 @@ class LocalServer:
     def _start(self, workers: int, timeout: float) -> None:
         # The server sees the other end close when this process ends, be it by kill -9.
         until_closed, self._alive = os.pipe()
-        command = [sys.executable, "-m", "gpudisagg", "serve", "--listen", self.address, "--workers",
-        str(workers),
-                   "--until-closed", str(until_closed)]  # fmt: skip
-        log = self._directory / "server.log"
+        command = [
+            *(sys.executable, "-m", "gpudisagg", "serve", "--listen", self.address),
+            *("--workers", str(workers), "--spares", "0"),  # one process rarely has as many sessions
+            *("--until-closed", str(until_closed)),
+        ]
+        log = self._directory / _LOG
         try:
             with log.open("wb") as stderr:
                 self._process = subprocess.Popen(
@@ -82,8 +84,6 @@ class LocalServer:
                 f"the local server ended with status {self._process.returncode} before it was ready:\n"
                 f"{said[-4000:]}"
             )
-
-        log.unlink()  # so that the directory is empty once the server has removed its socket
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -110,10 +110,13 @@ class LocalServer:
 
 
 def _sweep() -> None:
-    """Removes what killed processes left: old, empty directories. A live server's has its socket in it."""
+    """Removes what killed processes left: old directories with a log at most. A live server's has its socket
+    in it.
+    """
     for path in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
         with contextlib.suppress(OSError):
-            if time() - path.stat().st_mtime > _STALE:
+            if time() - path.stat().st_mtime > _STALE and not (path / _SOCKET).exists():
+                (path / _LOG).unlink(missing_ok=True)
                 path.rmdir()
 
 

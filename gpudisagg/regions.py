@@ -4,6 +4,7 @@ top.
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from gpudisagg.session import Session
     from transport.region import MemoryRegion
 
-_PAGE = 4096
+_PAGE = mmap.PAGESIZE
 
 
 class Budget:
@@ -82,8 +83,8 @@ class Pages:
         self.__array_interface__ = self._array.__array_interface__
 
     def holds(self, array: np.ndarray[Any, Any]) -> bool:
-        """Whether the first element lies in this memory."""
-        return 0 <= self.offset_of(array) <= self.size
+        """Whether the first element lies in this memory; of an array without elements: where it would."""
+        return 0 <= self.offset_of(array) <= self.size - min(array.nbytes, 1)
 
     def offset_of(self, array: np.ndarray[Any, Any]) -> int:
         """Bytes from the region's beginning to the array's first element."""

@@ -174,6 +174,8 @@ class Session:
         Errors: CompileError with the compiler's `log`; DeadlineExceeded; whatever failed before on the
         session.
         """
+        if not isinstance(source, str | bytes | bytearray | memoryview):
+            raise TypeError(f"device code is text or bytes, not {type(source).__name__}; read the file first")
         image = source.encode() if isinstance(source, str) else bytes(source)
         if not image:
             raise CompileError("the source is empty")
@@ -239,8 +241,8 @@ class Session:
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
-        if not seconds > 0:
-            raise ValueError(f"a timeout is positive, in seconds; not {seconds!r}")
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"a timeout is a positive number of seconds, not {seconds!r}")
         self.channel.timeout = self.channel.connection.timeout = seconds
 
     @property

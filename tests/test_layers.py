@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
         *("click", "rich", "cuda"),
     },
     "gpudisagg.__main__": {"gpudisagg", "gpudisagg.cli"},
-    "gpudisagg.demo": {"transport", "gpudisagg", "sklearn", "matplotlib", "rich", "click"},
+    "gpudisagg.demo": {"gpudisagg", "sklearn", "matplotlib", "rich", "click"},
 }
 # Words that client and server have in common; they know nobody themselves.
 LEAVES = {"gpudisagg._version", "gpudisagg.sizes"}

@@ -15,7 +15,7 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 
-#define MAX_FDS 4 /* descriptors looked at in one message; the kernel closes what does not fit */
+#define MAX_FDS 253 /* the most that one message carries (SCM_MAX_FD): none is left for the kernel to close */
 
 /* 0 once the socket is ready for `events` or has hung up, -ETIMEDOUT, -errno. */
 static int wait_ready(int socket, short events, uint64_t deadline)
@@ -68,6 +68,13 @@ static ssize_t send_some(int socket, const void *bytes, size_t size, int fd, uin
   }
 }
 
+void gpud_bootstrap_discard(int fd)
+{
+  const struct linger off = {0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+  close(fd);
+}
+
 /* The first descriptor of the control data is *fd's, if that has none yet; all others are closed. */
 static void take_fds(struct msghdr *message, int *fd)
 {
@@ -81,7 +88,7 @@ static void take_fds(struct msghdr *message, int *fd)
       if (*fd < 0)
         *fd = received;
       else
-        close(received);
+        gpud_bootstrap_discard(received);
     }
   }
 }
@@ -151,7 +158,7 @@ int gpud_bootstrap_receive(int socket, void *frame, int *fd, uint64_t deadline)
   if (rc == 0)
     return size;
   if (*fd >= 0)
-    close(*fd);
+    gpud_bootstrap_discard(*fd);
   *fd = -1;
   return rc;
 }

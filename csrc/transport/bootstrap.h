@@ -32,6 +32,11 @@ int gpud_bootstrap_peer(int socket, gpud_peer *peer);
 int gpud_bootstrap_alive(int socket);
 /* cffi: end */
 
+/*
+ * Closes a descriptor that a peer sent. Where it is the last of a socket with SO_LINGER, close would wait for that
+ * socket's unsent bytes, as long as the peer likes.
+ */
+void gpud_bootstrap_discard(int fd);
 /* A pidfd of the process that connected, the caller's to close; -1 where the kernel cannot say: then only the socket tells of its death. */
 int gpud_bootstrap_pidfd(int socket);
 

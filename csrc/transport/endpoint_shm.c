@@ -118,7 +118,7 @@ static int answered(int socket, const char *frame, size_t size, int fd, const gp
         gpud_segment_close(&segment, 0);
     }
   } else if (fd >= 0) {
-    close(fd);
+    gpud_bootstrap_discard(fd);
   }
   if (count >= 0) { /* shorter than a frame, so the end mark fits */
     memcpy(text, begin, (size_t)count);

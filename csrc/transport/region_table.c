@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "bootstrap.h"
 #include "bulk.h"
 #include "segment.h"
 
@@ -55,7 +56,7 @@ int gpud_region_table_add(gpud_region_table *table, const gpud_msg_region_add *a
   else if (add->size == 0 || add->size % page != 0 || add->address % page != 0 || add->size > SIZE_MAX - add->address)
     rc = -EPERM;
   if (rc != 0) {
-    close(fd);
+    gpud_bootstrap_discard(fd);
   } else {
     gpud_segment segment;
     void *address = (void *)(uintptr_t)add->address;

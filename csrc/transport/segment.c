@@ -8,6 +8,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "bootstrap.h"
+
 #define SIZE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
 
 static int map(gpud_segment *segment, void *address, int writable, int prefault)
@@ -63,7 +65,7 @@ int gpud_segment_open(gpud_segment *segment, int fd, size_t size, void *address,
       mmap(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   }
   if (rc != 0) {
-    close(fd);
+    gpud_bootstrap_discard(fd);
     segment->fd = -1;
   }
   return rc;

@@ -145,14 +145,16 @@ def _nvrtc() -> Finding:
 
 
 def _cache() -> Finding:
-    from gpudisagg.server.config import ConfigError, resolve
-
+    try:
+        from gpudisagg.server.config import ConfigError, resolve
+    except ImportError as error:
+        return _absent("code cache", f"not tried: {error}")
     try:
         path = resolve({"listen": ("unix:///nowhere",)}).cache_dir
     except ConfigError as error:
         return _broken("code cache", f"a server started here would refuse its settings: {error}")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # as the server makes it
         with tempfile.TemporaryFile(dir=path):
             pass
         used = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

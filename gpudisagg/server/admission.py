@@ -35,16 +35,16 @@ def check_user(uid: int, config: ServerConfig) -> None:
 def admit(hello: wire.Hello, config: ServerConfig) -> Grant:
     """What a client gets. Refused: no common version, or more memory asked for than a session may have."""
     check_version(hello)
-    for kind, asked, limit, flag in (
-        ("device", hello.memory, config.memory, "--memory"),
-        ("host", hello.host_memory, config.host_memory, "--host-memory"),
+    for kind, asked, limit, setting in (
+        ("device", hello.memory, config.memory, "--memory, GPUDISAGG_MEMORY"),
+        ("host", hello.host_memory, config.host_memory, "--host-memory, GPUDISAGG_HOST_MEMORY"),
     ):
         if asked > limit:
             raise Refused(
                 wire.STATUS_OUT_OF_MEMORY,
                 f"the session asks for {format_size(asked)} of {kind} memory ({asked} bytes), "
                 f"a session here gets at most {format_size(limit)} ({limit} bytes); "
-                f"ask for less, or have the server started with more ({flag})",
+                f"ask for less, or have the server started with more ({setting})",
             )
     return Grant(
         hello.memory or config.memory,
@@ -56,7 +56,7 @@ def admit(hello: wire.Hello, config: ServerConfig) -> Grant:
 def busy(reason: str) -> Refused:
     return Refused(
         wire.STATUS_BUSY,
-        f"{reason}; try again later, or have the server started with more (--workers)",
+        f"{reason}; try again, or have the server started with more (--workers)",
         RETRY_MS,
     )
 

@@ -68,9 +68,9 @@ def default_listen(environ: Mapping[str, str], uid: int) -> tuple[str, ...]:
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:
-    """Where compiled code is kept: $XDG_CACHE_HOME/gpudisagg, else ~/.cache/gpudisagg."""
+    """Where compiled code is kept: $XDG_CACHE_HOME/gpudisagg/code, else ~/.cache/gpudisagg/code."""
     base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "gpudisagg"
+    return (Path(base) if base else Path.home() / ".cache") / "gpudisagg" / "code"
 
 
 def _address(value: Any) -> str:
@@ -206,7 +206,7 @@ OPTIONS = (
         _path,
         "Where compiled kernels are kept between runs.",
         None,
-        "gpudisagg in $XDG_CACHE_HOME or ~/.cache",
+        "gpudisagg/code in $XDG_CACHE_HOME or ~/.cache",
     ),
     Option(
         "allow_uid",

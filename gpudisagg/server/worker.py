@@ -144,7 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         log.debug("cannot start", exc_info=True)
         with contextlib.suppress(OSError):
-            handoff.send(control, handoff.Failed(f"{type(error).__name__}: {error}"[:2000]))
+            advice = "; pip install 'gpudisagg[server]'" if isinstance(error, ModuleNotFoundError) else ""
+            handoff.send(control, handoff.Failed(f"{type(error).__name__}: {error}"[:2000] + advice))
         return 1
     # All that is alive now stays: a collection in a session then has little to look at.
     gc.collect()

@@ -162,6 +162,17 @@ def test_a_wrong_source_is_refused_with_what_would_be_right(gpu: Session) -> Non
         array.fill([1, 2])
 
 
+def test_what_would_need_the_elements_here_is_refused_and_never_answered_by_identity(gpu: Session) -> None:
+    array, other = gpu.zeros(3), np.zeros(3)
+    for use in (
+        lambda: array == array, lambda: array != other, lambda: other == array, lambda: array == 0,
+        lambda: array + 1, lambda: other + array, lambda: bool(array), lambda: hash(array),
+        lambda: np.asarray(array),
+    ):  # fmt: skip
+        with pytest.raises(TypeError):
+            use()
+
+
 def test_the_makers_make_what_numpy_s_do(gpu: Session) -> None:
     like = np.zeros((2, 5), np.int16)
     assert gpu.empty_like(like).shape == gpu.zeros_like(gpu.asarray(like)).shape == (2, 5)

@@ -271,7 +271,9 @@ def test_the_garbage_collector_may_come_at_any_moment(server: str, run_python: R
 
 
 def test_nobody_there_is_refused_with_the_command_that_would_help(address: str) -> None:
-    with pytest.raises(gpudisagg.SessionRefused, match=f"gpudisagg serve --listen {address}"):
+    with pytest.raises(
+        gpudisagg.SessionRefused, match=f"^nobody listens .*gpudisagg serve --listen {address}"
+    ):
         gpudisagg.connect(address)
 
 
@@ -282,6 +284,8 @@ def test_nobody_there_is_refused_with_the_command_that_would_help(address: str) 
         ({"address": "/run/x.sock"}, "unix:///"),
         ({"address": "unix:///x", "memory": "lots"}, "is no size"),
         ({"address": "unix:///x", "timeout": 0}, "positive"),
+        ({"address": "unix:///x", "timeout": float("inf")}, "positive number of seconds"),
+        ({"address": "unix:///x", "timeout": float("nan")}, "positive number of seconds"),
     ],
 )
 def test_what_cannot_be_is_a_value_error(arguments: dict[str, object], why: str) -> None:

@@ -69,8 +69,10 @@ def test_it_works_as_any_numpy_array_where_the_worker_cannot_help(gpu: Session) 
     np.testing.assert_array_equal(array.get(), host[::2, ::-1])
     array.T.get(host[:, :5])
     np.testing.assert_array_equal(host[:, :5], array.get().T)
+    out = np.full_like(array.get(), -1)
     with pytest.raises(ValueError, match="blocking=False needs"):
-        array.get(np.empty_like(array.get()), blocking=False)
+        array.get(out, blocking=False)
+    assert (out == -1).all()
 
 
 def test_results_and_copies_are_not_in_shared_memory_and_kernels_refuse_them(

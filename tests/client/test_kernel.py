@@ -137,8 +137,14 @@ def test_arguments_of_the_wrong_kind_are_refused_without_a_message(gpu: Session,
     ):
         with pytest.raises(TypeError, match=why):
             saxpy(*arguments)
-    with pytest.raises(OverflowError, match="argument 1 of saxpy"):
-        saxpy(4, 1e39, x, y)
+    for arguments, why in (
+        ((1 << 40, 2.0, x, y), f"argument 0 of saxpy: {1 << 40} does not fit a 4-byte integer"),
+        ((4, 1e39, x, y), "argument 1 of saxpy: 1e\\+39 does not fit a float32"),
+        ((4, 10**400, x, y), "argument 1 of saxpy: 10+ does not fit a float32"),
+        ((4, 2.0, 1 << 64, y), "argument 2 of saxpy"),
+    ):
+        with pytest.raises(OverflowError, match=why):
+            saxpy(*arguments)
     with pytest.raises(TypeError, match=r"write saxpy\[grid, block\]"):
         module["saxpy"][1]
     assert gpu.channel.connection.posted == posted

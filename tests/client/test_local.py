@@ -120,6 +120,34 @@ def test_a_server_that_died_is_replaced_at_the_next_connect(run_python: Run) -> 
     run(run_python, KILLED)
 
 
+PRINT_LOG = """
+import os, gpudisagg
+with gpudisagg.connect(name="whoever asks") as gpu:
+    print(open(os.path.dirname(gpu.address.removeprefix("unix://")) + "/server.log").read())
+"""
+
+
+def test_its_log_lies_beside_its_socket_and_what_killed_processes_left_is_removed(
+    run_python: Run, short_path: Path
+) -> None:
+    for name, files in (
+        ("dead", ["server.log"]), ("live", ["server.log", "s.sock"]), ("else", ["file"]), ("new", []),
+    ):  # fmt: skip
+        folder = short_path / f"gpudisagg-{name}"
+        folder.mkdir()
+        for file in files:
+            (folder / file).touch()
+        if name != "new":
+            os.utime(folder, (0, 0))
+    out, _ = run(run_python, PRINT_LOG, TMPDIR=str(short_path))
+    assert "'whoever asks'" in out
+    left = {path.relative_to(short_path).as_posix() for path in short_path.rglob("*") if path.is_file()}
+    assert left == {"gpudisagg-live/server.log", "gpudisagg-live/s.sock", "gpudisagg-else/file"}
+    assert sorted(path.name for path in short_path.iterdir()) == [
+        "gpudisagg-else", "gpudisagg-live", "gpudisagg-new",
+    ]  # fmt: skip
+
+
 BROKEN = """
 import sys, gpudisagg
 sys.executable = sys.argv[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -435,6 +436,9 @@ def test_what_cannot_be_a_module_is_refused_before_anything_is_posted(pair: tupl
         session.compile("")
     with pytest.raises(errors.CompileError, match="a module may have 64 MiB"):
         session.compile(bytes((64 << 20) + 1))
+    for source in (None, 5, Path("kernels.cu")):
+        with pytest.raises(TypeError, match="device code is text or bytes"):
+            session.compile(source)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="sequence of texts"):
         session.compile("x", "-O3")
     with pytest.raises(errors.CompileError, match="2048 bytes"):

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -149,6 +150,26 @@ static void a_region_at_an_address_leaves_the_reservation_whole(void)
   open_both();
 }
 
+/* A server that has no window must not map anything where its client says: that may be its own memory. */
+static void an_echo_maps_nothing_at_an_address(void)
+{
+  char *ours = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(ours != MAP_FAILED);
+  *ours = 'o';
+  gpud_region *region;
+  CHECK_EQUAL(gpud_region_create(client, 1, PAGE, BOTH, 0, 0, in_good_time(), &region), 0);
+  gpud_region *placed;
+  uint64_t address = (uint64_t)(uintptr_t)ours;
+  CHECK_EQUAL(gpud_region_create(client, 2, PAGE, BOTH, address, 0, in_good_time(), &placed), 0);
+  CHECK(gpud_connection_post(client, GPUD_OP_CLOSE, 0, NULL, 0, in_good_time()) > 0);
+  CHECK_EQUAL(gpud_connection_echo(worker, in_good_time()), -EPROTO);
+  CHECK_EQUAL(*ours, 'o');
+  CHECK_EQUAL(gpud_connection_received(worker), 2);
+  gpud_region_free(region);
+  gpud_region_free(placed);
+  munmap(ours, PAGE);
+}
+
 /* ---------------------------------------------------------------- descriptors of a hostile peer */
 
 static int memory_file(unsigned int flags, uint64_t size, int seals)
@@ -208,7 +229,7 @@ static void descriptors_nobody_asked_for_are_closed(void)
   CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
   int size = gpud_frame_encode(frame, sizeof frame, GPUD_FRAME_REFUSED, &refused, "busy", 4);
   int before = open_descriptors();
-  for (int count = 1; count <= 16; count++) { /* also more than are looked at */
+  for (int count = 1; count <= 16; count++) { /* as many as come, all but one are closed */
     send_many(pair[0], frame, (size_t)size, extra, count);
     CHECK_EQUAL(gpud_bootstrap_receive(pair[1], got, &fd, in_good_time()), size);
     CHECK(fd >= 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
@@ -233,6 +254,70 @@ static void descriptors_nobody_asked_for_are_closed(void)
   close(extra);
 }
 
+/* A socket that, closed last, waits 20 s for the bytes that nobody takes from it. */
+static int lingering_socket(int *reader)
+{
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof address;
+  const struct linger linger = {.l_onoff = 1, .l_linger = 20};
+  char bytes[65536] = {0};
+  int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK(listening >= 0 && fd >= 0);
+  CHECK_EQUAL(bind(listening, (struct sockaddr *)&address, size), 0);
+  CHECK_EQUAL(listen(listening, 1), 0);
+  CHECK_EQUAL(getsockname(listening, (struct sockaddr *)&address, &size), 0);
+  CHECK_EQUAL(connect(fd, (struct sockaddr *)&address, size), 0);
+  *reader = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+  CHECK(*reader >= 0);
+  close(listening);
+  while (send(fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+    continue;
+  CHECK_EQUAL(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+  return fd;
+}
+
+static void a_descriptor_that_is_refused_makes_nobody_wait(void)
+{
+  gpud_msg_region_add add = {.region = GPUD_MAX_REGIONS, .size = PAGE};
+  unsigned char message[sizeof(gpud_message_head) + sizeof add] = {0};
+  for (int way = 0; way < 4; way++) {
+    char frame[GPUD_MAX_FRAME];
+    gpud_segment segment;
+    int pair[2], reader, fd = -1, lingering = lingering_socket(&reader);
+    CHECK_EQUAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    uint64_t begin = gpud_now();
+    switch (way) {
+    case 0: /* no memory */
+      CHECK_EQUAL(gpud_segment_open(&segment, lingering, PAGE, NULL, 1), -EPERM);
+      break;
+    case 1: /* beside no frame */
+      send_many(pair[0], "these are sixteen", 16, lingering, 1);
+      close(lingering);
+      CHECK_EQUAL(gpud_bootstrap_receive(pair[1], frame, &fd, in_good_time()), -EPROTO);
+      break;
+    case 2: /* one more than was wanted */
+      send_many(pair[0], "x", 1, pair[0], 1);
+      CHECK_EQUAL(gpud_bootstrap_receive_fd(pair[1], &fd, in_good_time()), 0);
+      send_many(pair[0], "these are sixteen", 16, lingering, 2);
+      close(lingering);
+      CHECK_EQUAL(gpud_bootstrap_receive(pair[1], frame, &(int){-1}, in_good_time()), -EPROTO);
+      break;
+    default: /* of a region whose number is none */
+      memcpy(message + sizeof(gpud_message_head), &add, sizeof add);
+      gpud_endpoint *ep = gpud_connection_endpoint(client);
+      CHECK_EQUAL(ep->ops->region_offer(ep, lingering, in_good_time()), 0);
+      close(lingering);
+      CHECK_EQUAL(gpud_connection_region_add(worker, message, in_good_time()), -EINVAL);
+    }
+    CHECK(gpud_now() - begin < 10000000000ull);
+    if (fd >= 0)
+      close(fd);
+    close(pair[0]);
+    close(pair[1]);
+    close(reader);
+  }
+}
+
 int main(int count, char **arguments)
 {
   static const struct {
@@ -244,8 +329,10 @@ int main(int count, char **arguments)
     {"a_number_in_use_is_refused_and_the_next_region_is_the_next",
      a_number_in_use_is_refused_and_the_next_region_is_the_next},
     {"a_region_at_an_address_leaves_the_reservation_whole", a_region_at_an_address_leaves_the_reservation_whole},
+    {"an_echo_maps_nothing_at_an_address", an_echo_maps_nothing_at_an_address},
     {"only_a_sealed_file_of_the_right_size_is_mapped", only_a_sealed_file_of_the_right_size_is_mapped},
     {"descriptors_nobody_asked_for_are_closed", descriptors_nobody_asked_for_are_closed},
+    {"a_descriptor_that_is_refused_makes_nobody_wait", a_descriptor_that_is_refused_makes_nobody_wait},
   };
   CHECK_EQUAL(count, 2);
   for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) {

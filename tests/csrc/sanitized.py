@@ -20,7 +20,7 @@ SANITIZERS = {
 
 
 def build(program: str, sanitizer: str, sources: list[Path], into: Path) -> Path:
-    """Compiles tests/csrc/<program>.c with `sources` under `sanitizer` ("thread" or "address"): the binary."""
+    """The binary of tests/csrc/<program>.c with `sources`, under `sanitizer` ("thread" or "address")."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or "cc"
     source = Path(__file__).parent / f"{program}.c"
     name = hashlib.sha1(str(source).encode()).hexdigest()[:8]

@@ -310,6 +310,11 @@ static void what_welcome_says_is_checked(void)
   bad = good;
   bad.window_base = 1ull << 63;
   bad.window_size = 1ull << 63 | 1;
+  bad.granularity = 4096;
+  CHECK_EQUAL(answer_to(&bad, size, GPUD_FRAME_WELCOME), -EPROTO);
+  bad.window_size = 1ull << 62;
+  CHECK_EQUAL(answer_to(&bad, size, GPUD_FRAME_WELCOME), 0);
+  bad.granularity = 0; /* clients divide by it */
   CHECK_EQUAL(answer_to(&bad, size, GPUD_FRAME_WELCOME), -EPROTO);
 }
 

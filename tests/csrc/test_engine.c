@@ -96,6 +96,22 @@ static void test_fills_of_every_width_and_alignment(rig *r)
   }
 }
 
+static void test_commands_of_no_bytes_do_nothing(rig *r)
+{
+  rig_begin(r);
+  for (uint64_t at = 0; at <= 8; at += 8) { /* wherever that may be */
+    POST(r, GPUD_OP_FILL, gpud_msg_fill, .address = at, .pattern = 1, .width = 1);
+    POST(r, GPUD_OP_FILL, gpud_msg_fill, .address = at, .pattern = 1, .width = 8);
+    POST(r, GPUD_OP_COPY, gpud_msg_copy, .destination = at);
+    POST(r, GPUD_OP_COPY_IN, gpud_msg_copy_host, .address = at, .offset = MiB);
+    POST(r, GPUD_OP_COPY_OUT, gpud_msg_copy_host, .address = at, .offset = MiB);
+    POST(r, GPUD_OP_WRITE, gpud_msg_write, .address = at);
+  }
+  rig_close(r);
+  rig_no_reply(r);
+  CHECK_EQUAL(rig_end(r), 0);
+}
+
 static void test_a_kernel_runs_on_device_and_host_memory(rig *r)
 {
   rig_begin(r);
@@ -225,6 +241,39 @@ static void test_a_modules_variables_can_be_copied_until_it_is_unloaded(rig *r)
   rig_reply_of(r, GPUD_OP_FAULT, &reply);
   CHECK_EQUAL(BODY_OF(&reply, gpud_msg_fault)->sequence, sequence);
   CHECK_EQUAL(rig_end(r), 0);
+}
+
+static void test_variables_are_limited_as_memory_is(rig *r)
+{
+  const uint64_t limit = 2 * CHUNK;
+  unsigned char *variables = malloc(limit + 8);
+  uint64_t address = (uint64_t)(uintptr_t)variables;
+  CHECK(variables != NULL);
+  rig_attach(r, limit, 16 * MiB);
+  CHECK_EQUAL(gpud_region_create(r->client, 0, MiB, GPUD_ACCESS_READ, 0, 0, in_good_time(), &r->region), 0);
+  for (uint32_t module = 1; module <= 4; module++) {
+    /* The first fills the limit, the second has 8 bytes more; once the first is gone the fourth may have what it had. */
+    uint64_t at = module == 2 ? address + limit : address;
+    uint64_t size = module == 2 ? 8 : limit;
+    if (module == 3)
+      POST(r, GPUD_OP_MODULE_UNLOAD, gpud_msg_module_ref, .module = 1);
+    rig_load(r, module, "good");
+    CHECK_EQUAL(gpud_engine_run(r->engine), GPUD_RUN_COMPILE);
+    CHECK_EQUAL(gpud_engine_module_global(r->engine, "v", at, module == 3 ? limit + 1 : size), 0);
+    int over = module == 2 || module == 3;
+    CHECK_EQUAL(gpud_engine_module_commit(r->engine), over ? -EDQUOT : 0);
+    if (over)
+      CHECK_EQUAL(gpud_engine_module_fail(r->engine, GPUD_STATUS_OUT_OF_MEMORY, "too large"), 0);
+  }
+  rig_map(r, 0, limit); /* and take none of it away from arrays */
+  rig_close(r);
+  gpud_engine_stats stats;
+  gpud_engine_get_stats(r->engine, &stats);
+  CHECK_EQUAL(stats.faults, 0);
+  CHECK_EQUAL(stats.memory, limit);
+  CHECK_EQUAL(stats.modules, 1);
+  CHECK_EQUAL(rig_end(r), 0);
+  free(variables);
 }
 
 static void test_events_have_the_time_of_their_last_record(rig *r)
@@ -401,11 +450,13 @@ int main(void)
   test_memory_goes_there_and_back(&r);
   test_mapped_memory_is_zero_even_where_a_session_wrote_before(&r);
   test_fills_of_every_width_and_alignment(&r);
+  test_commands_of_no_bytes_do_nothing(&r);
   test_a_kernel_runs_on_device_and_host_memory(&r);
   test_a_module_that_does_not_compile_says_so_and_poisons_nothing(&r);
   test_a_long_compile_log_is_cut_between_characters(&r);
   test_unloaded_modules_are_told_in_order_also_after_the_session(&r);
   test_a_modules_variables_can_be_copied_until_it_is_unloaded(&r);
+  test_variables_are_limited_as_memory_is(&r);
   test_events_have_the_time_of_their_last_record(&r);
   test_launches_see_their_shared_and_working_memory(&r);
   test_after_a_failure_nothing_runs_and_everything_completes(&r);

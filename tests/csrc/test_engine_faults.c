@@ -237,6 +237,7 @@ static void reporter_after_us(void *argument)
   struct sigaction reporter = {.sa_handler = report_and_hand_on, .sa_flags = SA_NODEFER};
   sigaction(SIGSEGV, &reporter, &found);
   rig_begin(&r);
+  rig_map(&r, 0, CHUNK);
   rig_load(&r, 1, "good");
   uint64_t wild[2] = {8, 0};
   fault_case f = {"wild", {8, 0}, 16, 1, 8, 0, 5, "invalid access to 0x8"};
@@ -249,6 +250,25 @@ static void reporter_after_us(void *argument)
     rig_shut(&r);
     exit(0);
   }
+  gpud_kernel_context c = {.grid = {1, 1, 1}};
+  kernel_wild(wild, &c, 0, 1);
+}
+
+/* The net of an engine that is closed is gone, and the handlers are still there for the other. */
+static void crash_after_another_engine(void *argument)
+{
+  (void)argument;
+  rig r;
+  rig other;
+  rig_open(&r, 2, all_kernels);
+  rig_open(&other, 2, all_kernels);
+  rig_begin(&other);
+  rig_load(&other, 1, "good");
+  rig_launch(&other, 1, "empty", 1, 1, NULL, 0);
+  rig_close(&other);
+  CHECK_EQUAL(rig_end(&other), 0);
+  rig_shut(&other);
+  uint64_t wild[2] = {8, 0};
   gpud_kernel_context c = {.grid = {1, 1, 1}};
   kernel_wild(wild, &c, 0, 1);
 }
@@ -271,6 +291,8 @@ static void given_back(void *argument)
 static void test_other_faults_go_where_they_went_before(void)
 {
   int status = in_child(crash_outside, NULL);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  status = in_child(crash_after_another_engine, NULL);
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
   status = in_child(sent_signal, NULL);
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGFPE);

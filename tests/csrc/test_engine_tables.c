@@ -49,7 +49,7 @@ static void test_memory_agrees_with_a_model(void)
   model m = {0};
   const uint64_t limit = PAGES * UNIT / 2;
   gpud_memory_init(&memory, BASE, PAGES * UNIT, limit);
-  uint64_t mapped = 0;
+  uint64_t used[4] = {0}; /* by kind */
   for (int turn = 0; turn < 200000; turn++) {
     uint64_t page = choose(PAGES);
     uint64_t count = 1 + choose(4);
@@ -64,11 +64,14 @@ static void test_memory_agrees_with_a_model(void)
                             .access = 1 + (uint32_t)choose(3),
                             .owner = (uint32_t)choose(3)};
       int chunk = extent.kind == GPUD_EXTENT_CHUNK;
-      int expected = !free_range(&m, page, count) ? -EEXIST : chunk && mapped + extent.size > limit ? -EDQUOT : 0;
+      int limited = extent.kind != GPUD_EXTENT_REGION;
+      int expected = !free_range(&m, page, count)                         ? -EEXIST
+                     : limited && used[extent.kind] + extent.size > limit ? -EDQUOT
+                                                                          : 0;
       CHECK_EQUAL(gpud_memory_add(&memory, &extent), expected);
       if (expected)
         break;
-      mapped += chunk ? extent.size : 0;
+      used[extent.kind] += extent.size;
       for (uint64_t i = page; i < page + count; i++) {
         m.kind[i] = (uint8_t)extent.kind;
         m.access[i] = (uint8_t)extent.access;
@@ -81,7 +84,7 @@ static void test_memory_agrees_with_a_model(void)
       CHECK_EQUAL(gpud_memory_remove_chunks(&memory, BASE + page * UNIT, count * UNIT), expected);
       if (expected)
         break;
-      mapped -= count * UNIT;
+      used[GPUD_EXTENT_CHUNK] -= count * UNIT;
       memset(m.kind + page, 0, count);
       break;
     }
@@ -92,8 +95,10 @@ static void test_memory_agrees_with_a_model(void)
       uint32_t owner = (uint32_t)choose(3);
       gpud_memory_remove_owned(&memory, kind, owner);
       for (uint64_t i = 0; i < PAGES; i++)
-        if (m.kind[i] == kind && m.owner[i] == owner)
+        if (m.kind[i] == kind && m.owner[i] == owner) {
           m.kind[i] = 0;
+          used[kind] -= UNIT;
+        }
       break;
     }
     default: {
@@ -105,7 +110,8 @@ static void test_memory_agrees_with_a_model(void)
       break;
     }
     }
-    CHECK_EQUAL(memory.mapped, mapped);
+    CHECK_EQUAL(memory.mapped, used[GPUD_EXTENT_CHUNK]);
+    CHECK_EQUAL(memory.variables, used[GPUD_EXTENT_VARIABLE]);
   }
   gpud_memory_clear(&memory);
 }

@@ -12,8 +12,10 @@ SCENARIOS = [
     "access_is_kept_to",
     "a_number_in_use_is_refused_and_the_next_region_is_the_next",
     "a_region_at_an_address_leaves_the_reservation_whole",
+    "an_echo_maps_nothing_at_an_address",
     "only_a_sealed_file_of_the_right_size_is_mapped",
     "descriptors_nobody_asked_for_are_closed",
+    "a_descriptor_that_is_refused_makes_nobody_wait",
 ]
 
 

@@ -27,9 +27,13 @@ Array = npt.NDArray[np.generic]
 @functools.cache
 def compiler() -> CpuCompiler:
     """One compiler for all tests, with a disk cache nobody else uses."""
+    import atexit
+    import shutil
     import tempfile
 
-    return CpuCompiler(cache_dir=Path(tempfile.mkdtemp(prefix="gpudisagg-test-")), threads=1)
+    folder = Path(tempfile.mkdtemp(prefix="gpudisagg-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return CpuCompiler(cache_dir=folder, threads=1)
 
 
 def load_file(name: str) -> LoadedModule:

@@ -129,7 +129,9 @@ def test_doctor_tries_things_and_says_what_it_found(short_path: Path) -> None:
     assert {finding["state"] for finding in found.values()} <= {"ok", "absent", "broken"}
     for what in ("host", "transport extension", "sealed memfd", "cpu device"):
         assert found[what]["state"] == "ok", found[what]
-    assert str(short_path / "gpudisagg") in found["code cache"]["detail"]
+    cache = short_path / "gpudisagg" / "code"
+    assert str(cache) in found["code cache"]["detail"]
+    assert cache.stat().st_mode & 0o777 == 0o700
     assert all(finding["detail"] for finding in found.values())
 
 

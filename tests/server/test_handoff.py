@@ -164,3 +164,9 @@ def test_descriptors_that_come_with_rubbish_or_in_excess_are_closed(
     assert open_descriptors() == before
     os.close(reading)
     os.close(writing)
+
+
+def test_the_exit_status_of_an_orphan_is_the_engines() -> None:
+    from gpudisagg.server import engine, handoff
+
+    assert handoff.EXIT_ORPHAN == engine.EXIT_ORPHAN

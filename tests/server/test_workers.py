@@ -355,14 +355,23 @@ def test_a_worker_that_talks_rubbish_is_killed(short_path: Path) -> None:
     assert "said something that it cannot" in reason
 
 
-def test_the_reason_why_no_worker_starts_is_the_daemons_last_word(start: Start, short_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [
+        ("ImportError('this llvmlite is broken')", "this llvmlite is broken"),
+        ("ModuleNotFoundError('no such module')", "no such module; pip install 'gpudisagg[server]'"),
+    ],
+)
+def test_the_reason_why_no_worker_starts_is_the_daemons_last_word(
+    start: Start, short_path: Path, raised: str, says: str
+) -> None:
     broken = short_path / "broken" / "llvmlite"
     broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise ImportError('this llvmlite is broken')\n")
+    (broken / "__init__.py").write_text(f"raise {raised}\n")
     server = start("--workers", "1", environ={"PYTHONPATH": str(broken.parent)}, ready=False)
     assert server.process.wait(DEADLINE) == 1
     assert read_line(server.process) == ""
     last = server.log.read_text().splitlines()[-1]
     assert last.startswith("gpudisagg serve: no worker can be started")
-    assert "this llvmlite is broken" in last
+    assert says in last
     assert not server.path.exists()

@@ -6,6 +6,7 @@ import array
 import concurrent.futures
 import contextlib
 import errno
+import fcntl
 import os
 import queue
 import socket
@@ -234,8 +235,6 @@ GOOD = wire.Welcome(command_slots=4096, reply_slots=1024)
 
 
 def segment(sealed: bool, size: int) -> int:
-    import fcntl
-
     descriptor = os.memfd_create("test", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
     os.truncate(descriptor, size)
     if sealed:
@@ -327,6 +326,24 @@ def test_a_live_server_is_not_replaced(listener: Listener) -> None:
         assert accepted.result(60).recv(60) == b"still there"
 
 
+def test_who_keeps_the_folder_locked_holds_up_a_server_for_a_while_only(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transport.bootstrap._LOCK_TIMEOUT", 0.05)
+    folder = Path(parse(address).path).parent
+    served = transport.listen(address)
+    other = f"{address}.other"
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=r"held the lock of .* listen elsewhere"):
+            transport.listen(other)
+        served.close()
+    finally:
+        os.close(descriptor)
+    transport.listen(other).close()
+
+
 def test_a_file_that_is_no_socket_is_left_alone(short_path: Path) -> None:
     precious = short_path / "precious.txt"
     precious.write_text("data")
@@ -353,30 +370,3 @@ def test_only_this_user_may_reach_the_socket_by_default(listener: Listener, shor
     assert stat.S_IMODE(Path(listener.address.path).stat().st_mode) == 0o600
     with transport.listen(f"unix://{short_path}/open.sock", mode=0o666) as other:
         assert stat.S_IMODE(Path(other.address.path).stat().st_mode) == 0o666  # whatever the umask
-
-
-# ---------------------------------------------------------------- addresses
-
-
-@pytest.mark.parametrize("text", ["unix:///run/gpu.sock", "unix:///a%20b.sock", "unix:///ü.sock"])
-def test_an_address_is_a_scheme_and_a_path(text: str) -> None:
-    assert parse(text).scheme == "unix"
-    assert parse(text).path.startswith("/")
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("/run/gpu.sock", "no scheme"),
-        ("", "no scheme"),
-        ("tcp://host:1", "unix://"),
-        ("unix://relative.sock", "three slashes"),
-        ("unix:relative", "absolute"),
-        ("unix:///a?b=c", "nothing may follow"),
-        ("unix:///" + "x" * 200, "107"),
-        ("unix:///a%00b", "NUL"),
-    ],
-)
-def test_an_address_that_cannot_be_is_a_value_error_that_says_what_would(text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        parse(text)
