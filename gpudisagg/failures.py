@@ -45,6 +45,8 @@ def fault(fault: wire.Fault, kernel_name: Callable[[int, int], str | None]) -> G
     kernel = kernel_name(fault.module, fault.kernel) if fault.op == wire.OP_LAUNCH else None
     what = f"kernel {kernel}" if kernel else command
     reason = fault.reason or wire.status_name(fault.status)
+    if kernel and reason.startswith("kernel '"):  # by its mangled name, perhaps: ours is the user's
+        reason = reason.partition("': ")[2] or reason
     message = f"{what} (command {fault.sequence}) failed: {reason}; {_AFTERWARDS}"
     if fault.status == wire.STATUS_OUT_OF_MEMORY:
         return OutOfMemory(message)

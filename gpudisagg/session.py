@@ -19,10 +19,10 @@ from gpudisagg import geometry
 from gpudisagg.array import DeviceArray, shape_like
 from gpudisagg.capabilities import Capabilities, MemoryInfo, capabilities_of
 from gpudisagg.channel import Channel
-from gpudisagg.errors import CompileError
+from gpudisagg.errors import CompileError, DeadlineExceeded
 from gpudisagg.hostarray import HostArray, host_array
 from gpudisagg.module import Module
-from gpudisagg.pool import Pool
+from gpudisagg.pool import Command, Pool
 from gpudisagg.regions import Budget
 from gpudisagg.sizes import format_size
 from gpudisagg.stream import Event, Stream
@@ -195,7 +195,12 @@ class Session:
         pages = self.pool.pages(self, len(image), in_window=False)
         np.asarray(pages)[: len(image)] = np.frombuffer(image, np.uint8)
         body = wire.ModuleLoad(number, pages.number, 0, len(image), flags).pack()
-        parts = self.channel.ask(wire.OP_MODULE_STATUS, number, wire.OP_MODULE_LOAD, 0, body, timeout)
+        try:
+            parts = self.channel.ask(wire.OP_MODULE_STATUS, number, wire.OP_MODULE_LOAD, 0, body, timeout)
+        except (DeadlineExceeded, KeyboardInterrupt):
+            # It may still be loaded, and nobody would be there to unload it.
+            self.pool.bury(Command(wire.OP_MODULE_UNLOAD, 0, wire.ModuleRef(number).pack()))
+            raise
         return Module(self, number, parts)
 
     # ------------------------------------------------------------ order and time

@@ -63,10 +63,14 @@ class _StreamOwner:
     def __init__(self, session: Session, number: int) -> None:
         self._session = session
         self._number = number
+        self._created = False
         session.channel.post(wire.OP_STREAM_CREATE, number, b"")
+        self._created = True
         session.pool.stream_created(number)
 
     def __del__(self) -> None:
+        if not self._created:
+            return  # the command for it never left
         pool = self._session.pool
         event = wire.EventRef(self._number).pack()
         # Memory it still uses is accounted to the default stream from here on, so that one must come after

@@ -105,10 +105,6 @@ class Connection:
     def timeout(self, seconds: float) -> None:
         self._state.timeout = seconds
 
-    def poster(self) -> Callable[[int, int, bytes], int]:
-        """`post`, to be bound to a local."""
-        return self.post
-
     def receive(self, timeout: float | None = None) -> bytes:
         """The next message, whole and checked. DeadlineExceeded when none came; `timeout` 0 only looks."""
         pointer = self._pointer

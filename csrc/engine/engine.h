@@ -54,7 +54,7 @@ int gpud_engine_detach(gpud_engine *engine, uint32_t status, const char *text);
 /*
  * How long after the client's death a kernel may go on before the process ends itself with exit status GPUD_EXIT_ORPHAN.
  */
-#define GPUD_ORPHAN_MS 500
+#define GPUD_ORPHAN_MS 300
 #define GPUD_EXIT_ORPHAN 87
 
 /* The waiting MODULE_LOAD. `options`: NUL-terminated strings, options_size bytes in all. Valid until commit or fail. */

@@ -367,6 +367,17 @@ def test_a_wait_ends_at_its_deadline_and_may_be_repeated(pair: tuple[Session, Wo
     session.synchronize(30)
 
 
+def test_a_compilation_not_waited_for_is_unloaded_when_it_comes(pair: tuple[Session, Worker]) -> None:
+    session, worker = pair
+    with pytest.raises(errors.DeadlineExceeded):
+        session.compile("x", timeout=0.01)
+    array = session.zeros(4)  # whatever is posted next brings it along
+    array.fill(1)
+    taken = worker.take()
+    loads = [body.module for op, _, body in taken if op == wire.OP_MODULE_LOAD]
+    assert loads == [body.module for op, _, body in taken if op == wire.OP_MODULE_UNLOAD]
+
+
 def test_a_ring_that_stays_full_ends_at_the_deadline_too(pair: tuple[Session, Worker]) -> None:
     session, _ = pair
     array = session.zeros(4)

@@ -263,7 +263,7 @@ def test_close_in_every_state(pair: Pair, state: str, closer: int) -> None:
         lambda: here.wait(1, 1),
         lambda: here.posted,
         lambda: here.stats(),
-        lambda: here.poster()(wire.OP_DATA, 0, b""),
+        lambda: here.post(wire.OP_DATA, 0, b""),
     ]
     for use in uses:
         with pytest.raises(Closed):
