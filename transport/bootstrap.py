@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket as sockets
 import stat
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,21 @@ from transport.frames import (
 )
 from transport.layout import text_bytes
 
-__all__ = ["Peer", "accept_on", "bind", "check_version", "peer_of", "receive_hello", "refuse", "unbind"]
+__all__ = [
+    "Peer",
+    "accept_on",
+    "bind",
+    "check_version",
+    "hang_up",
+    "peer_of",
+    "receive_bytes",
+    "receive_hello",
+    "refuse",
+    "unbind",
+]
 
-
+_MAX_DESCRIPTORS = 253  # what one message may carry: none must be left to the kernel
+_INT = struct.Struct("i")
 _LOCK_TIMEOUT = 5.0  # seconds; whoever binds or unbinds holds it for a moment
 
 
@@ -125,6 +138,28 @@ def bind(address: Address, mode: int = 0o600, backlog: int = 64) -> sockets.sock
         listener.close()
         raise
     return listener
+
+
+def receive_bytes(connected: sockets.socket, size: int) -> bytes:
+    """What is there of the next `size` bytes, without waiting (BlockingIOError); b"" once the other side hung
+    up.
+
+    Descriptors that come along are closed so that closing does not wait for what they lead to, as a plain
+    recv would.
+    """
+    room = sockets.CMSG_SPACE(_MAX_DESCRIPTORS * _INT.size)
+    data, ancillary, _, _ = connected.recvmsg(size, room, sockets.MSG_CMSG_CLOEXEC | sockets.MSG_DONTWAIT)
+    for _, _, packed in ancillary:
+        for (descriptor,) in _INT.iter_unpack(packed):
+            lib.gpud_bootstrap_discard(descriptor)
+    return data
+
+
+def hang_up(connected: sockets.socket) -> None:
+    """Shuts the connection down, for whoever holds a copy of the socket too, and closes it, with every
+    descriptor that was sent and not taken.
+    """
+    lib.gpud_bootstrap_hang_up(connected.detach())
 
 
 def unbind(listener: sockets.socket, address: Address, inode: int) -> None:

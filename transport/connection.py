@@ -241,7 +241,7 @@ class Connection:
             rc = lib.gpud_connection_region_drop(pointer, message)
         else:
             rc = lib.gpud_connection_region_add(pointer, message, deadline_ns(min(self._state.timeout, 5.0)))
-        if rc in (-errno.EEXIST, -errno.EPERM, -errno.EINVAL, -errno.ENOENT):
+        if rc in (-errno.EEXIST, -errno.EPERM, -errno.EINVAL, -errno.ENOENT, -errno.ENOTSUP):
             raise ProtocolError(
                 f"{op_name(message[6])}: the client's region is not acceptable ({os.strerror(-rc)})"
             )

@@ -23,7 +23,12 @@ __all__ = [
 
 
 class TransportError(Exception):
-    """Base of all errors of this package; itself raised for what the operating system refused."""
+    """Base of all errors of this package; itself raised for what the operating system refused.
+
+    `errno`: what C returned, negated; None where the error is Python's own.
+    """
+
+    errno: int | None = None
 
 
 class PeerGone(TransportError):
@@ -82,4 +87,6 @@ def check(rc: int, what: str) -> int:
     kind, advice = _TYPES.get(-rc, (TransportError, ""))
     if not advice:
         advice = f"{os.strerror(-rc)} ({errno.errorcode.get(-rc, -rc)})"
-    raise kind(f"{what}: {advice}")
+    error = kind(f"{what}: {advice}")
+    error.errno = -rc
+    raise error

@@ -12,16 +12,18 @@
 #define LOOK_MS 250  /* without a pidfd, a death that the socket does not show (a child holds a copy) is seen so late */
 #define FOREVER (-1) /* until a descriptor has news */
 
-/* Waits for the eventfd, or `ms`, or a hang-up on `socket`, or the end of the process behind `pidfd` (-1: neither). */
-static void wait_for_news(gpud_engine *e, int socket, int pidfd, int ms)
+/* Waits for the eventfd, or `ms`, or a hang-up on `socket`, or the end of the process behind `pidfd` (-1: neither). Whether that
+ * process has ended. */
+static bool wait_for_news(gpud_engine *e, int socket, int pidfd, int ms)
 {
   struct pollfd p[3] = {
     {.fd = e->wake, .events = POLLIN}, {.fd = socket, .events = POLLRDHUP}, {.fd = pidfd, .events = POLLIN}};
-  if (poll(p, 3, ms) <= 0 || !(p[0].revents & POLLIN))
-    return;
+  if (poll(p, 3, ms) <= 0)
+    return false;
   uint64_t count;
-  if (read(e->wake, &count, sizeof count) < 0)
-    return;
+  if ((p[0].revents & POLLIN) && read(e->wake, &count, sizeof count) < 0)
+    return false; /* another took it */
+  return (p[2].revents & POLLIN) != 0;
 }
 
 static bool unwatched(const gpud_engine *e) { return gpud_load_acquire_u32(&e->unwatch) != 0; }
@@ -57,11 +59,11 @@ static void *watch(void *argument)
       stop_work(e);
       stopped = true;
     }
-    if (!gpud_connection_alive(e->connection)) {
+    bool ended = wait_for_news(e, e->socket, pidfd, pidfd >= 0 ? FOREVER : LOOK_MS);
+    if (!unwatched(e) && (ended || !gpud_connection_alive(e->connection))) {
       client_gone(e);
       break;
     }
-    wait_for_news(e, e->socket, pidfd, pidfd >= 0 ? FOREVER : LOOK_MS);
   }
   if (pidfd >= 0)
     close(pidfd);

@@ -178,6 +178,19 @@ int gpud_bootstrap_receive_fd(int socket, int *fd, uint64_t deadline)
   return *fd >= 0 ? 0 : -EPROTO;
 }
 
+void gpud_bootstrap_hang_up(int socket)
+{
+  char bytes[4096];
+  int fd = -1;
+  shutdown(socket, SHUT_RDWR); /* from here on nothing more can come */
+  while (receive_some(socket, bytes, sizeof bytes, &fd, 0) > 0) {
+    if (fd >= 0)
+      gpud_bootstrap_discard(fd);
+    fd = -1;
+  }
+  close(socket);
+}
+
 int gpud_bootstrap_peer(int socket, gpud_peer *peer)
 {
   struct ucred credentials;

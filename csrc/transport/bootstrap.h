@@ -30,13 +30,15 @@ typedef struct gpud_peer {
 int gpud_bootstrap_peer(int socket, gpud_peer *peer);
 /* Whether the other end is still open: 1, or 0 once it hung up. Never blocks, reads nothing. */
 int gpud_bootstrap_alive(int socket);
-/* cffi: end */
-
 /*
  * Closes a descriptor that a peer sent. Where it is the last of a socket with SO_LINGER, close would wait for that
  * socket's unsent bytes, as long as the peer likes.
  */
 void gpud_bootstrap_discard(int fd);
+/* Shuts the socket down and closes it, and all descriptors that were sent and not taken: as gpud_bootstrap_discard does. */
+void gpud_bootstrap_hang_up(int socket);
+/* cffi: end */
+
 /* A pidfd of the process that connected, the caller's to close; -1 where the kernel cannot say: then only the socket tells of its death. */
 int gpud_bootstrap_pidfd(int socket);
 

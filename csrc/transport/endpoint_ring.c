@@ -88,7 +88,10 @@ static int ring_peek(gpud_endpoint *ep, void *message)
     return rc;
   if (e->in.published != published)
     notify(e);
-  return gpud_load_relaxed_u32(&e->gone) | gpud_load_relaxed_u32(&e->stopped) ? -EPIPE : -EAGAIN;
+  if (!(gpud_load_acquire_u32(&e->gone) | gpud_load_acquire_u32(&e->stopped)))
+    return -EAGAIN;
+  rc = gpud_ring_peek(&e->in, message); /* what came between that look and the end still counts */
+  return rc == -EAGAIN ? -EPIPE : rc;
 }
 
 static void ring_release(gpud_endpoint *ep)
@@ -225,8 +228,14 @@ static int ring_region_add(gpud_endpoint *ep, const gpud_msg_region_add *add, ui
   } while (rc == -ETIMEDOUT && !gpud_load_acquire_u32(&e->stopped) && gpud_now() < deadline);
   if (rc == -ETIMEDOUT && gpud_load_acquire_u32(&e->stopped))
     return -EPIPE;
+  if (rc != 0)
+    return rc;
   /* The descriptor is taken also where the region is refused: the next one belongs to the next REGION_ADD. */
-  return rc != 0 ? rc : gpud_region_table_add(&e->regions, add, fd);
+  if (add->address != 0 && (e->base.features & GPUD_FEATURE_HOST_MAP) == 0) {
+    gpud_bootstrap_discard(fd); /* no window was granted: what the peer names may be memory of our own */
+    return -ENOTSUP;
+  }
+  return gpud_region_table_add(&e->regions, add, fd);
 }
 
 static int ring_region_drop(gpud_endpoint *ep, uint32_t region)
@@ -272,7 +281,8 @@ static void ring_close(gpud_endpoint *ep)
   ring_endpoint *e = ring_of(ep);
   if (!e->forgotten) {
     /* Shut down, not only closed: children forked here may hold copies. Then woken, so that the peer looks at once. */
-    shutdown(e->socket, SHUT_RDWR);
+    gpud_bootstrap_hang_up(e->socket);
+    e->socket = -1;
     gpud_futex_wake(e->sleeping_there);
   }
   close_descriptors(e);

@@ -177,7 +177,8 @@ class Daemon:
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             if len(self._pending) >= 2 * self.config.max_pending:
-                client.close()  # not even the courtesy of a reason: that would need a place to wait in
+                # Not even the courtesy of a reason: that would need a place to wait in.
+                bootstrap.hang_up(client)
                 self._refused[wire.STATUS_BUSY] += 1
                 continue
             pending = asyncio.create_task(self._let_in(client))
@@ -189,6 +190,7 @@ class Daemon:
         with client:
             try:
                 await self._hand_over(client)
+                return
             except Refused as refusal:
                 self._refuse(client, refusal)
             except ProtocolError as error:
@@ -196,6 +198,7 @@ class Daemon:
                 self._refuse(client, Refused(wire.STATUS_PROTOCOL, reason))
             except (ClientGone, OSError) as error:
                 log.debug("a client hung up before it had a session %s", error)
+            bootstrap.hang_up(client)
 
     async def _hand_over(self, client: socket.socket) -> None:
         peer = bootstrap.peer_of(client)
@@ -255,17 +258,30 @@ class Daemon:
 
 async def _read_frame(client: socket.socket) -> bytes:
     """One frame and not a byte more. ProtocolError: no frame begins so. ClientGone."""
-    loop = asyncio.get_running_loop()
     frame = b""
     wanted = _FRAME_HEAD
     while len(frame) < wanted:
-        some = await loop.sock_recv(client, wanted - len(frame))
+        try:
+            some = bootstrap.receive_bytes(client, wanted - len(frame))
+        except BlockingIOError:
+            await _readable(client)
+            continue
         if not some:
             raise ClientGone
         frame += some
         if len(frame) >= _FRAME_HEAD:
             wanted = wire.frame_size(frame)
     return frame
+
+
+async def _readable(client: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(client, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(client)
 
 
 async def serve(config: ServerConfig, until_closed: int | None = None) -> None:

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 
@@ -112,4 +113,9 @@ class Session:
         except TransportError as error:
             del self._modules[module]
             loaded.close()
+            if error.errno == errno.EDQUOT:
+                self._engine.fail(
+                    wire.STATUS_OUT_OF_MEMORY, "its variables are more than the session's memory limit"
+                )
+                return
             self._engine.fail(wire.STATUS_UNSUPPORTED, f"the module is more than can be described: {error}")

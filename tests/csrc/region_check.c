@@ -280,7 +280,7 @@ static void a_descriptor_that_is_refused_makes_nobody_wait(void)
 {
   gpud_msg_region_add add = {.region = GPUD_MAX_REGIONS, .size = PAGE};
   unsigned char message[sizeof(gpud_message_head) + sizeof add] = {0};
-  for (int way = 0; way < 4; way++) {
+  for (int way = 0; way < 5; way++) {
     char frame[GPUD_MAX_FRAME];
     gpud_segment segment;
     int pair[2], reader, fd = -1, lingering = lingering_socket(&reader);
@@ -301,6 +301,15 @@ static void a_descriptor_that_is_refused_makes_nobody_wait(void)
       send_many(pair[0], "these are sixteen", 16, lingering, 2);
       close(lingering);
       CHECK_EQUAL(gpud_bootstrap_receive(pair[1], frame, &(int){-1}, in_good_time()), -EPROTO);
+      break;
+    case 3: /* that nobody took, at the end */
+      CHECK_EQUAL(gpud_connection_endpoint(client)->ops->region_offer(gpud_connection_endpoint(client), lingering,
+                                                                      in_good_time()),
+                  0);
+      close(lingering);
+      gpud_connection_free(worker);
+      gpud_connection_free(client);
+      open_both();
       break;
     default: /* of a region whose number is none */
       memcpy(message + sizeof(gpud_message_head), &add, sizeof add);

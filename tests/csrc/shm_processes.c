@@ -111,6 +111,43 @@ static void messages_and_memory_reach_the_other_process(void)
   wait_for(child, 0);
 }
 
+/* A region at an address is mapped over what is there: where no window was granted that is the worker's own memory. */
+static void without_a_window_nothing_is_mapped_at_an_address(void)
+{
+  struct sockaddr_un address;
+  socklen_t size;
+  int listening = listener(&address, &size);
+  char *ours = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(ours != MAP_FAILED);
+  *ours = 'o';
+  pid_t child = fork();
+  if (child == 0) {
+    gpud_connection *c = connect_to(&address, size);
+    gpud_region *regions[2];
+    const uint64_t at[] = {(uint64_t)(uintptr_t)ours, 0};
+    for (uint32_t i = 0; i < 2; i++) {
+      CHECK_EQUAL(gpud_region_create(c, i, 4096, 3, at[i], 0, in_good_time(), &regions[i]), 0);
+      gpud_region_free(regions[i]);
+    }
+    gpud_connection_free(c);
+    close(listening);
+    exit(0);
+  }
+  gpud_connection *c = accept_from(listening);
+  char message[GPUD_MAX_MESSAGE];
+  int descriptors = open_descriptors();
+  CHECK(gpud_connection_receive(c, message, in_good_time()) > 0);
+  CHECK_EQUAL(gpud_connection_region_add(c, message, in_good_time()), -ENOTSUP);
+  CHECK_EQUAL(*ours, 'o');
+  CHECK_EQUAL(open_descriptors(), descriptors);
+  CHECK(gpud_connection_receive(c, message, in_good_time()) > 0);
+  CHECK_EQUAL(gpud_connection_region_add(c, message, in_good_time()), 0); /* its descriptor is the next one */
+  gpud_connection_free(c);
+  munmap(ours, 4096);
+  close(listening);
+  wait_for(child, 0);
+}
+
 /* ---------------------------------------------------------------- death */
 
 static void a_killed_client_is_noticed_although_its_child_holds_the_socket(void)
@@ -325,6 +362,7 @@ int main(int count, char **arguments)
     void (*run)(void);
   } scenarios[] = {
     {"messages_and_memory_reach_the_other_process", messages_and_memory_reach_the_other_process},
+    {"without_a_window_nothing_is_mapped_at_an_address", without_a_window_nothing_is_mapped_at_an_address},
     {"a_killed_client_is_noticed_although_its_child_holds_the_socket",
      a_killed_client_is_noticed_although_its_child_holds_the_socket},
     {"a_client_that_closes_is_noticed_although_its_child_holds_the_socket",

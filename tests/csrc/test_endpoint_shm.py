@@ -9,6 +9,7 @@ import sanitized
 
 SCENARIOS = [
     "messages_and_memory_reach_the_other_process",
+    "without_a_window_nothing_is_mapped_at_an_address",
     "a_killed_client_is_noticed_although_its_child_holds_the_socket",
     "a_client_that_closes_is_noticed_although_its_child_holds_the_socket",
     "a_killed_worker_is_noticed_in_every_wait",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -210,6 +212,36 @@ def test_a_descriptor_sent_with_the_hello_is_not_kept(start: Start) -> None:
         assert wire.decode_welcome(read_frame(client)).session
         assert os.read(reading, 1) == b""  # every copy is closed while the session lasts
     os.close(reading)
+
+
+def lingering() -> tuple[socket.socket, socket.socket]:
+    """A TCP socket whose last close would wait for a minute, and the other end, which reads nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    near.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            near.send(bytes(1 << 16))
+    return near, far
+
+
+@pytest.mark.parametrize("where", ["with HELLO", "after HELLO"])
+def test_a_descriptor_that_is_slow_to_close_holds_nobody_up(start: Start, where: str) -> None:
+    server = start("--workers", "1", "--memory", "64MiB")
+    hello = wire.encode_hello(wire.Hello(memory=65 << 20))
+    near, far = lingering()
+    with far, server.open() as client:
+        if where == "with HELLO":
+            socket.send_fds(client, [hello], [near.fileno()])
+        else:
+            socket.send_fds(client, [hello[:16]], [])
+            socket.send_fds(client, [hello[16:], b"x"], [near.fileno()])
+        near.close()  # the last one is on its way
+        assert read_refusal(client).status == wire.STATUS_OUT_OF_MEMORY
+        with transport.connect(server.address, timeout=30.0):
+            pass
 
 
 # ---------------------------------------------------------------- users
