@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import bulk, idle, latency, launch, measure, opening
+from . import bulk, idle, latency, launch, measure, opening, recovery
 from .row import Effort, Result, Target, run
 from .targets import TARGETS
 
 # What a name stands for: the rows whose measurement lives in that module, or all of them.
-_MODULES = {module.__name__.rpartition(".")[2]: module for module in (latency, launch, bulk, opening, idle)}
+_MODULES = {
+    module.__name__.rpartition(".")[2]: module for module in (latency, launch, bulk, opening, idle, recovery)
+}
 
 
 def benches() -> dict[str, tuple[str, tuple[Target, ...]]]:

@@ -19,6 +19,7 @@ class Effort:
     bulk_scale: int = 1  # divides the sizes of the bulk rows
     bulk_rounds: int = 7
     idle_seconds: float = 5.0
+    deaths: int = 5
 
     @classmethod
     def smoke(cls) -> Effort:
@@ -32,6 +33,7 @@ class Effort:
             bulk_scale=256,
             bulk_rounds=2,
             idle_seconds=0.2,
+            deaths=1,
         )
 
 

@@ -47,7 +47,7 @@ class Server:
 
 
 @contextmanager
-def running(memory: str = "4GiB", workers: int = 1) -> Iterator[Server]:
+def running(memory: str = "4GiB", workers: int = 1, log_level: str = "warning") -> Iterator[Server]:
     """`gpudisagg serve` on a private socket. RuntimeError when it does not come up."""
     with tempfile.TemporaryDirectory(prefix="gpudisagg-bench-") as folder:
         address = f"unix://{folder}/s.sock"
@@ -61,7 +61,7 @@ def running(memory: str = "4GiB", workers: int = 1) -> Iterator[Server]:
             "--until-closed",
             str(ends),
             "--log-level",
-            "warning",
+            log_level,
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(ends,))
         try:

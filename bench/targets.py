@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import bulk, idle, latency, launch, opening
+from . import bulk, idle, latency, launch, opening, recovery
 from .row import Target
 
 
@@ -68,4 +68,13 @@ TARGETS: tuple[Target, ...] = (
         at_most(5.0),
     ),
     Target("idle session, both sides", "% of a CPU", "0", idle.cpu_share, lambda value: value < _NOTHING),
+    Target("client killed, its worker free", "s", "≤ 1", recovery.idle_client_killed, at_most(1.0)),
+    Target(
+        "client killed in an endless kernel, its worker's place free",
+        "s",
+        "≤ 1",
+        recovery.computing_client_killed,
+        at_most(1.0),
+    ),
+    Target("worker killed, its client told", "s", "≤ 1", recovery.worker_killed, at_most(1.0)),
 )

@@ -23,6 +23,9 @@ PROMISED = {
     "HostArray as kernel argument": "0",
     "session open to first result, warm worker, cached kernel": "≤ 5",
     "idle session, both sides": "0",
+    "client killed, its worker free": "≤ 1",
+    "client killed in an endless kernel, its worker's place free": "≤ 1",
+    "worker killed, its client told": "≤ 1",
 }
 
 
