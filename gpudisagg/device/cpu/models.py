@@ -1,0 +1,58 @@
+"""Which execution model a kernel that waits gets, and the scratch memory each takes."""
+
+from __future__ import annotations
+
+from gpudisagg.device.cpu import ast, coroutines, warps
+from gpudisagg.device.cpu.flow import Flow, Unstructured, is_trap
+from gpudisagg.device.cpu.lanes import WIDTH
+from gpudisagg.device.cpu.uniform import Uniformity
+
+# Blocks beyond which the two forms of a kernel would take too long to compile.
+MAX_BLOCKS = 400
+
+
+def _block_barrier(instruction: ast.Instruction) -> bool:
+    return instruction.opcode in ("bar", "barrier") and "warp" not in instruction.modifiers
+
+
+def has_barriers(function: ast.Function) -> bool:
+    """Whether the warps of a block wait for one another."""
+    statements = function.body.statements if function.body is not None else ()
+    return any(isinstance(s, ast.Instruction) and _block_barrier(s) for s in statements)
+
+
+def lockstep_plan(function: ast.Function) -> Uniformity | None:
+    """The plan by which the kernel runs in lockstep, or None where that isn't exact.
+
+    It is not for kernels that call, whose control flow isn't reducible, where only some lanes of a warp may
+    come to a block barrier or take an indexed branch, or where lanes may wait in a loop for one another.
+    """
+    body = function.body
+    if body is None or any(v.space == "param" for v in body.variables):
+        return None
+    try:
+        flow = Flow(body)
+    except Unstructured:
+        return None
+    if len(flow.blocks) > MAX_BLOCKS:
+        return None
+    plan = Uniformity(function, flow)
+    for index, block in enumerate(flow.blocks):
+        for instruction in block.instructions:
+            if instruction.opcode == "call" and not is_trap(instruction):
+                return None
+            if _block_barrier(instruction):
+                uniform = not any(plan.varies(o) for o in instruction.operands if isinstance(o, ast.Register))
+                reduces = "red" in instruction.modifiers
+                if plan.waiting[index] or not (uniform or reduces):
+                    return None
+        if block.ends == "switch" and index in plan.divergent():
+            return None
+    return None if plan.spins() else plan
+
+
+def scratch_sizes(frame_threads: int, frame: int) -> tuple[int, int]:
+    """Scratch memory of a block: fixed, and per thread. `frame` is for that many threads."""
+    if frame_threads == WIDTH:
+        return warps.SCRATCH_FIXED + frame, -(-frame // WIDTH) + warps.SCRATCH_PER_THREAD
+    return coroutines.SCRATCH_FIXED, coroutines.SCRATCH_PER_THREAD + frame
