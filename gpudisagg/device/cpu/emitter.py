@@ -285,6 +285,47 @@ class Emitter:
             mark = "volatile " if volatile else ""
             self.line(f"store {mark}{value.typed}, {pointer.typed}, align {align}{metadata}")
 
+    def load_row(
+        self,
+        type_: str,
+        pointer: Value,
+        count: int,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> list[Value]:
+        """Several values side by side."""
+        size = llvm_bits(type_) // 8
+        return [
+            self.load(
+                type_,
+                self.offset(pointer, index * size),
+                align,
+                volatile=volatile,
+                ordering=ordering,
+                metadata=metadata,
+            )
+            for index in range(count)
+        ]
+
+    def store_row(
+        self,
+        values: Sequence[Value],
+        pointer: Value,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> None:
+        """Several values side by side."""
+        size = llvm_bits(values[0].type) // 8
+        for index, value in enumerate(values):
+            place = self.offset(pointer, index * size)
+            self.store(value, place, align, volatile=volatile, ordering=ordering, metadata=metadata)
+
     # blocks
 
     def new_label(self, hint: str = "b") -> str:

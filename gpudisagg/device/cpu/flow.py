@@ -219,7 +219,7 @@ def _predecessors(blocks: list[Block], reached: Iterable[int]) -> dict[int, set[
 def _dominators(blocks: list[Block], reached: list[int]) -> dict[int, set[int]]:
     before = _predecessors(blocks, reached)
     everything = set(reached)
-    found = {index: everything for index in reached}
+    found = dict.fromkeys(reached, everything)
     found[0] = {0}
     changed = True
     while changed:
@@ -231,6 +231,31 @@ def _dominators(blocks: list[Block], reached: list[int]) -> dict[int, set[int]]:
             if new != found[index]:
                 found[index], changed = new, True
     return found
+
+
+def _early_ends(blocks: list[Block], reached: list[int], before: dict[int, set[int]]) -> set[int]:
+    """Ends that lanes come to while others go on to another end. They had better end at once: lanes that
+    wait for their end would keep the rest from barriers.
+    """
+    ends = [index for index in reached if not blocks[index].targets]
+    if len(ends) < 2:
+        return set()
+    leads: dict[int, set[int]] = {}
+    for end in ends:
+        found: set[int] = set()
+        todo = [end]
+        while todo:
+            current = todo.pop()
+            if current not in found:
+                found.add(current)
+                todo += before[current]
+        leads[end] = found
+    return {
+        end
+        for end in ends
+        if not any(i.opcode in ("bar", "barrier") for i in blocks[end].instructions)
+        and any(leads[other] & before[end] for other in ends if other != end)
+    }
 
 
 def _order(
@@ -254,13 +279,21 @@ def _order(
                     todo += before[current]
     rank = {index: at for at, index in enumerate(reached)}
     inside = {index: {h for h, members in loops.items() if index in members} for index in reached}
+    early = _early_ends(blocks, reached, before)
     ready, order = [0], []
-    current: set[int] = set()
+    around: set[int] = set()
     while ready:
-        chosen = max(ready, key=lambda b: (len(inside[b] & current) - len(current - inside[b]), -rank[b]))
+        chosen = max(
+            ready,
+            key=lambda b: (
+                b in early,
+                len(inside[b] & around) - len(around - inside[b]),
+                -rank[b],
+            ),
+        )
         ready.remove(chosen)
         order.append(chosen)
-        current = inside[chosen]
+        around = inside[chosen]
         for target in set(blocks[chosen].targets):
             if target not in dominators[chosen]:
                 left[target] -= 1

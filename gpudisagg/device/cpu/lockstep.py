@@ -1,10 +1,7 @@
-"""The lockstep model: the 32 lanes of a warp run each instruction together, as LLVM vectors.
+"""The lockstep model's values: what registers, memory and other lanes are to a warp that runs as one.
 
-Every block of the control flow (`flow.py`) is written twice. The *whole* form runs all 32 lanes and knows
-it: no masks, and a branch that all lanes take the same way is a jump. Where lanes part, or some are missing
-from the start, the *masked* form goes on: `places[b]` holds the lanes that wait to run block b, and the
-first block with any runs next. A block where all 32 come together again goes back to the whole form, at the
-head of a loop or outside loops.
+Registers that may differ between lanes are vectors of 32 (`uniform.py` tells which), the others scalars. How
+lanes part and meet is in `diverge.py`.
 """
 
 from __future__ import annotations
@@ -13,24 +10,17 @@ from collections.abc import Callable, Sequence
 
 from gpudisagg.device.cpu import ast, warps
 from gpudisagg.device.cpu.analysis import CallGraph
-from gpudisagg.device.cpu.driver import block_range
-from gpudisagg.device.cpu.emitter import INVARIANT, ModuleText, Value, quoted
-from gpudisagg.device.cpu.flow import Block, Flow
-from gpudisagg.device.cpu.functions import ATTRIBUTES, FunctionLowering, params_size
-from gpudisagg.device.cpu.lanes import WIDTH, LaneEmitter, constants
-from gpudisagg.device.cpu.layout import ModuleLayout, frame_symbol
+from gpudisagg.device.cpu.emitter import INVARIANT, Value
+from gpudisagg.device.cpu.functions import FunctionLowering
+from gpudisagg.device.cpu.lane_memory import LaneEmitter
+from gpudisagg.device.cpu.lanes import WIDTH, constants
+from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lowering import context as c
-from gpudisagg.device.cpu.lowering import handler_of
 from gpudisagg.device.cpu.strides import Strides
-from gpudisagg.device.cpu.types import PRED, U32, ScalarType
+from gpudisagg.device.cpu.types import ScalarType
 from gpudisagg.device.cpu.uniform import Uniformity
-from gpudisagg.device.errors import CompileError
 
-_RETURN = '%"return"'
-
-
-def _label(form: str, block: int) -> str:
-    return f'%"{form}.{block}"'
+RETURN = '%"return"'
 
 
 class LockstepLowering(FunctionLowering):
@@ -39,15 +29,20 @@ class LockstepLowering(FunctionLowering):
     em: LaneEmitter
 
     def __init__(
-        self, layout: ModuleLayout, graph: CallGraph, em: LaneEmitter, function: ast.Function, plan: Uniformity
+        self,
+        layout: ModuleLayout,
+        graph: CallGraph,
+        em: LaneEmitter,
+        function: ast.Function,
+        plan: Uniformity,
     ) -> None:
-        super().__init__(layout, graph, em, function, _RETURN)
+        super().__init__(layout, graph, em, function, RETURN)
         self._pointers = set()
         self.plan = plan
         self.strides = Strides(plan)
         self.block = 0
-        self.places: dict[int, Value] = {}
-        self._live = em.slot("i32")
+        # Register values that the code of the current block has at hand.
+        self._held: dict[str, Value] = {}
         self._declare_locals(function)
         self._start()
 
@@ -101,9 +96,11 @@ class LockstepLowering(FunctionLowering):
 
     def load_register(self, name: str) -> Value:
         """A register's value in all lanes."""
-        slot, have = self._register(name)
-        wide = Value("", have.storage, lanes=self._width(name))
-        return self.em.value(f"load {wide.full}, {slot.typed}", have.storage, wide.lanes)
+        if name not in self._held:
+            slot, have = self._register(name)
+            wide = Value("", have.storage, lanes=self._width(name))
+            self._held[name] = self.em.value(f"load {wide.full}, {slot.typed}", have.storage, wide.lanes)
+        return self._held[name]
 
     def store_register(self, name: str, value: Value) -> None:
         """Assign a register in the running lanes."""
@@ -115,6 +112,7 @@ class LockstepLowering(FunctionLowering):
         if width > 1 and self.em.mask is not None and not self.plan.stays(name, self.block):
             value = self.em.select(self.em.running, value, self.load_register(name))
         self.em.line(f"store {value.typed}, {slot.typed}")
+        self._held[name] = value
 
     def read_carry(self) -> Value:
         """CC.CF."""
@@ -156,6 +154,7 @@ class LockstepLowering(FunctionLowering):
         if not isinstance(operand.base, ast.Register):
             return pointer
         stride = self.strides.of(operand.base.name)
+        self.em.streaming = space != "shared" and self.plan.flow.depth(self.block) > 0
         if stride is None:
             return pointer
         return Value(
@@ -235,14 +234,15 @@ class LockstepLowering(FunctionLowering):
         self._add(self._cells(barrier, warps.COUNTS), self._count())
         em.store(count, self._cells(barrier, warps.NEEDS), 4)
         self._add(em.offset(header, warps.WAITING), self._count())
-        self._state(em.binary("add", barrier, em.const("i32", 1)))
+        self.set_state(em.binary("add", barrier, em.const("i32", 1)))
         em.module.declarations.add("declare i8 @llvm.coro.suspend(token, i1)")
         resumed = em.value("call i8 @llvm.coro.suspend(token none, i1 false)", "i8")
         after = em.new_label("resumed")
         em.line(f'switch {resumed.typed}, label %"suspend" [ i8 0, label {after} i8 1, label %"cleanup" ]')
         em.place(after)
 
-    def _state(self, value: Value) -> None:
+    def set_state(self, value: Value) -> None:
+        """What the scheduler sees of this warp."""
         em = self.em
         index = em.resize(em.binary("mul", Value("%warp", "i32"), em.const("i32", warps.WARP_BYTES)), 64)
         record = em.offset(em.offset(self._header(), warps.HEADER_BYTES + warps.STATE), index)
@@ -265,288 +265,3 @@ class LockstepLowering(FunctionLowering):
         header = self._header()
         trues = em.load("i32", em.offset(header, warps.PUBLISHED), 4)
         return trues, em.load("i32", em.offset(header, warps.PUBLISHED + 4), 4)
-
-    # control flow
-
-    def body(self) -> None:
-        """All blocks in both forms."""
-        em = self.em
-        flow = self.plan.flow
-        for index in range(len(flow.blocks)):
-            self.places[index] = em.slot("i32")
-        mask = Value("%mask", "i32")
-        em.store(mask, self._live, 4)
-        em.store(mask, self.places[0], 4)
-        full = em.icmp("eq", mask, em.const("i32", -1))
-        em.branch_if(full, _label("whole", 0), _label("masked", 0))
-        for index, block in enumerate(flow.blocks):
-            self.block = index
-            self._whole(index, block)
-            self._masked(index, block)
-
-    def _instructions(self, block: Block) -> None:
-        for instruction in block.instructions:
-            self.line = instruction.line
-            handler = handler_of(instruction)
-            if handler is None:
-                raise CompileError(f"unsupported instruction {instruction.text}", line=instruction.line)
-            handler(self, instruction)
-
-    def _condition(self, block: Block) -> Value:
-        assert block.condition is not None
-        return self.read(block.condition, PRED)
-
-    def _switch(self, block: Block, labels: list[str]) -> None:
-        em = self.em
-        assert block.condition is not None
-        index = self.read(block.condition, U32)
-        wild = em.new_label("brx.wild")
-        cases = " ".join(f"i32 {i}, label {label}" for i, label in enumerate(labels))
-        em.line(f"switch {index.typed}, label {wild} [ {cases} ]")
-        em.place(wild)
-        self._trap()
-
-    def _trap(self) -> None:
-        self.em.call("llvm.trap", "void", [])
-        self.em.line("unreachable")
-
-    def _whole(self, index: int, block: Block) -> None:
-        em = self.em
-        em.place(_label("whole", index))
-        em.enter(None)
-        self._instructions(block)
-        labels = [_label("whole", t) for t in block.targets]
-        if block.ends == "exit":
-            em.branch(_RETURN)
-        elif block.ends == "trap":
-            self._trap()
-        elif block.ends == "switch":
-            self._switch(block, labels)
-        elif block.ends == "branch" and len(set(labels)) > 1:
-            condition = self._condition(block)
-            if condition.lanes == 1:
-                em.branch_if(condition, labels[0], labels[1])
-                return
-            taken = em.ballot(condition)
-            mixed, parted = em.new_label("mixed"), em.new_label("parted")
-            em.branch_if(em.icmp("eq", taken, em.const("i32", -1)), labels[0], mixed)
-            em.place(mixed)
-            em.branch_if(em.icmp("eq", taken, em.const("i32", 0)), labels[1], parted)
-            em.place(parted)
-            self._go(block.targets[0], taken)
-            self._go(block.targets[1], em.invert(taken))
-            self._next(set(block.targets))
-        else:
-            em.branch(labels[0])
-
-    def _masked(self, index: int, block: Block) -> None:
-        em = self.em
-        flow, waiting = self.plan.flow, self.plan.waiting[index]
-        em.place(_label("masked", index))
-        mask = em.load("i32", self.places[index], 4)
-        em.store(em.const("i32", 0), self.places[index], 4)
-        if index in flow.heads or flow.depth(index) == 0:
-            partial = em.new_label("partial")
-            em.branch_if(em.icmp("eq", mask, em.const("i32", -1)), _label("whole", index), partial)
-            em.place(partial)
-        em.enter(mask)
-        if block.waits and waiting:
-            self._let_others_come(index, block, mask)
-        self._instructions(block)
-        if block.ends == "exit":
-            live = em.load("i32", self._live, 4)
-            em.store(em.binary("and", live, em.invert(mask)), self._live, 4)
-            self._next(waiting | {index})
-        elif block.ends == "trap":
-            self._trap()
-        elif block.ends == "switch":
-            sides = [em.new_label("side") for _ in block.targets]
-            self._switch(block, sides)
-            for side, target in zip(sides, block.targets, strict=True):
-                em.place(side)
-                self._go(target, mask)
-                self._next({target, *waiting})
-        elif block.ends == "branch" and len(set(block.targets)) > 1:
-            condition = self._condition(block)
-            if condition.lanes == 1:
-                yes, no = em.new_label("yes"), em.new_label("no")
-                em.branch_if(condition, yes, no)
-                for side, target in zip((yes, no), block.targets, strict=True):
-                    em.place(side)
-                    self._go(target, mask)
-                    self._next({target, *waiting})
-                return
-            taken = em.ballot(condition)
-            self._go(block.targets[0], taken)
-            self._go(block.targets[1], em.binary("xor", mask, taken))
-            self._next({*block.targets, *waiting})
-        else:
-            self._go(block.targets[0], mask)
-            self._next({block.targets[0], *waiting})
-
-    def _go(self, target: int, lanes: Value) -> None:
-        """The lanes wait to run the target next."""
-        em = self.em
-        if target in self.plan.flow.ends:
-            live = em.load("i32", self._live, 4)
-            em.store(em.binary("and", live, em.invert(lanes)), self._live, 4)
-            return
-        cell = self.places[target]
-        em.store(em.binary("or", em.load("i32", cell, 4), lanes), cell, 4)
-
-    def _any(self, block: int) -> Value:
-        em = self.em
-        return em.icmp("ne", em.load("i32", self.places[block], 4), em.const("i32", 0))
-
-    def _next(self, candidates: set[int]) -> None:
-        """Run the first of the blocks that has lanes. One has, unless lanes just went to an end."""
-        em = self.em
-        ends = {b for b in candidates if self.plan.flow.blocks[b].ends == "exit"} & (
-            self.plan.flow.ends | {self.block}
-        )
-        ordered, ended = sorted(candidates - ends), bool(ends)
-        for at, candidate in enumerate(ordered):
-            if at == len(ordered) - 1 and not ended:
-                em.branch(_label("masked", candidate))
-                return
-            skip = em.new_label("none")
-            em.branch_if(self._any(candidate), _label("masked", candidate), skip)
-            em.place(skip)
-        em.branch(_RETURN)
-
-    # warp operations under divergence
-
-    def _missing(self, block: Block, here: Value) -> Value:
-        """Whether lanes that this warp operation names are still elsewhere."""
-        em = self.em
-        instruction = block.instructions[0]
-        mask = self.read(instruction.operands[-1], U32) if "sync" in instruction.modifiers else None
-        live = em.load("i32", self._live, 4)
-        absent = em.binary("and", live, em.invert(here))
-        if mask is None:
-            return em.icmp("ne", absent, em.const("i32", 0))
-        absent = em.binary("and", absent, mask)
-        some = em.icmp("ne", absent, em.const("i32", 0))
-        if some.lanes == 1:
-            return some
-        found = em.value(f"bitcast {some.typed} to i32", "i32")
-        return em.icmp("ne", em.binary("and", found, here), em.const("i32", 0))
-
-    def _let_others_come(self, index: int, block: Block, mask: Value) -> None:
-        """Let lanes that wait elsewhere go on until those named by the operation are here, or none can
-        get here before they wait themselves.
-        """
-        em = self.em
-        flow, waiting = self.plan.flow, self.plan.waiting
-        perform, look = em.new_label("perform"), em.new_label("look")
-        em.branch_if(self._missing(block, mask), look, perform)
-        em.place(look)
-        for other in sorted(waiting[index]):
-            if not waiting[other]:
-                continue
-            turn, skip = em.new_label("turn"), em.new_label("skip")
-            em.branch_if(self._any(other), turn, skip)
-            em.place(turn)
-            if flow.blocks[other].waits:
-                ready = em.new_label("ready")
-                there = em.load("i32", self.places[other], 4)
-                em.branch_if(self._missing(flow.blocks[other], there), skip, ready)
-                em.place(ready)
-            em.store(mask, self.places[index], 4)
-            em.branch(_label("masked", other))
-            em.place(skip)
-        em.branch(perform)
-        em.place(perform)
-
-
-_PARAMETERS = (
-    "ptr noalias align 16 dereferenceable({size}) %params, ptr noalias align 8 dereferenceable(128) %ctx, "
-    "i32 %warp, i32 %mask, i32 %nx, i32 %nxy, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
-)
-_DECLARATIONS = (
-    "declare token @llvm.coro.id(i32, ptr, ptr, ptr)",
-    "declare i64 @llvm.coro.size.i64()",
-    "declare ptr @llvm.coro.begin(token, ptr)",
-    "declare i8 @llvm.coro.suspend(token, i1)",
-    "declare void @llvm.coro.end(ptr, i1, token)",
-)
-
-
-def kernel(
-    layout: ModuleLayout,
-    graph: CallGraph,
-    text: ModuleText,
-    function: ast.Function,
-    plan: Uniformity,
-    *,
-    barriers: bool,
-) -> None:
-    """Define the kernel: its warp, its block, its range of blocks."""
-    em = LaneEmitter(text)
-    low = LockstepLowering(layout, graph, em, function, plan)
-    low.body()
-    name = function.name
-    size = max(params_size(function), 8)
-    warp = quoted(name + ".warp")
-    parameters = _PARAMETERS.format(size=size)
-    if not barriers:
-        text.definitions += [
-            f"define internal void @{warp}({parameters}) {ATTRIBUTES} {{",
-            '"entry":',
-            *em.entry,
-            '  br label %"body"',
-            '"body":',
-            *em.code,
-            '"return":',
-            "  ret void",
-            "}",
-            warps.block_function(name, warp, size, ATTRIBUTES, frame=None),
-            *block_range(name, size),
-        ]
-        return
-    code, em.code = em.code, []
-    low._state(em.const("i32", warps.DONE))
-    tail, em.code = em.code, code
-    text.declarations.update((*_DECLARATIONS, *warps.SCHEDULER_DECLARATIONS))
-    text.helpers["warps"] = warps.SCHEDULER
-    blank, frame = quoted(name + ".blank"), quoted(frame_symbol(name))
-    text.definitions += [
-        f"@{blank} = internal constant [{max(size, 128)} x i8] zeroinitializer, align 64",
-        f"define internal ptr @{warp}({parameters}, ptr %frame) presplitcoroutine {ATTRIBUTES} {{",
-        '"entry":',
-        "  %id = call token @llvm.coro.id(i32 64, ptr null, ptr null, ptr null)",
-        "  %size = call i64 @llvm.coro.size.i64()",
-        "  %asking = icmp eq ptr %frame, null",
-        '  br i1 %asking, label %"ask", label %"start"',
-        '"ask":',
-        "  %size.p = inttoptr i64 %size to ptr",
-        "  ret ptr %size.p",
-        '"start":',
-        "  %handle = call ptr @llvm.coro.begin(token %id, ptr %frame)",
-        *em.entry,
-        '  br label %"body"',
-        '"body":',
-        *em.code,
-        '"return":',
-        *tail,
-        "  %last = call i8 @llvm.coro.suspend(token none, i1 true)",
-        '  switch i8 %last, label %"suspend" [ i8 0, label %"never" i8 1, label %"cleanup" ]',
-        '"never":',
-        "  unreachable",
-        '"cleanup":',
-        '  br label %"suspend"',
-        '"suspend":',
-        "  call void @llvm.coro.end(ptr %handle, i1 false, token none)",
-        "  ret ptr %handle",
-        "}",
-        f"""define i64 @{frame}() nounwind {{
-  %size.p = call ptr @{warp}(ptr @{blank}, ptr @{blank}, \
-i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, ptr null)
-  %size = ptrtoint ptr %size.p to i64
-  %up = add i64 %size, 63
-  %stride = and i64 %up, -64
-  ret i64 %stride
-}}""",
-        warps.block_function(name, warp, size, ATTRIBUTES, frame=frame),
-        *block_range(name, size),
-    ]

@@ -9,6 +9,8 @@ from gpudisagg.device.cpu.uniform import Uniformity
 
 # Blocks beyond which the two forms of a kernel would take too long to compile.
 MAX_BLOCKS = 400
+# Bytes of .local memory per thread: a warp's may be on the host's stack.
+MAX_LOCAL = 4096
 
 
 def _block_barrier(instruction: ast.Instruction) -> bool:
@@ -29,6 +31,8 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
     """
     body = function.body
     if body is None or any(v.space == "param" for v in body.variables):
+        return None
+    if sum(v.size for v in body.variables if v.space == "local") > MAX_LOCAL:
         return None
     try:
         flow = Flow(body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpudisagg.device.cpu import coroutines, lanes, lockstep, threads
+from gpudisagg.device.cpu import coroutines, lanes, threads, warp_kernel
 from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.ast import Module
 from gpudisagg.device.cpu.emitter import ModuleText
@@ -50,7 +50,7 @@ def translate(module: Module) -> Translation:
         frame = 0
         if plan is not None:
             barriers = has_barriers(function)
-            lockstep.kernel(layout, graph, text, function, plan, barriers=barriers)
+            warp_kernel.kernel(layout, graph, text, function, plan, barriers=barriers)
             frame = lanes.WIDTH if barriers else 0
         elif needs.waits:
             frame = 1

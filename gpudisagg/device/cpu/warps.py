@@ -1,4 +1,4 @@
-"""Runs the warps of a block: each in turn if none waits for another, else as coroutines that meet at barriers.
+"""Runs the warps of a block: one after the other, or as coroutines that meet at barriers.
 
 Scratch memory of a block whose warps wait:
 
@@ -94,7 +94,10 @@ done:
 }}
 """
 SCHEDULER_DECLARATIONS = (
-    "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)","declare void @llvm.trap()", "declare void @llvm.coro.resume(ptr)")
+    "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
+    "declare void @llvm.trap()",
+    "declare void @llvm.coro.resume(ptr)",
+)
 
 _SIZES = f"""\
   %nx.p = getelementptr i8, ptr %ctx, i64 {c.BLOCK}
@@ -129,7 +132,8 @@ def block_function(name: str, warp: str, size: int, attributes: str, *, frame: s
         f"ptr noalias align 16 dereferenceable({size}) %params, ptr align 8 dereferenceable(128) %ctx, "
         f"i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {attributes} {{\nentry:\n{_SIZES}"
     )
-    arguments = "ptr %params, ptr %ctx, i32 %w, i32 %mask, i32 %nx, i32 %nxy, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
+    arguments = "ptr %params, ptr %ctx, i32 %w, i32 %mask, i32 %nx, i32 %nxy, "
+    arguments += "i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
     more = "  %w1 = add i32 %w, 1\n  %more = icmp ult i32 %w1, %warps\n"
     if frame is None:
         return f"""{head}  br label %loop

@@ -106,7 +106,7 @@ class Lowering:
         raise self.error("a warp operation outside the coroutine model")
 
     def shuffled(self, value: Value, mask: Value, source: Value, places: list[int] | None) -> Value:
-        """Each lane's word from its source lane; `places` are the sources of all lanes where they are known."""
+        """Each lane's word from its source lane; `places` are all sources, where known."""
         em = self.em
         published = self.exchange(value, mask)
         place = em.offset(published, em.resize(em.binary("shl", source, em.const("i32", 2)), 64))
