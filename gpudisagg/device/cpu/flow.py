@@ -8,11 +8,13 @@ together again at its immediate post-dominator at the latest, and a loop goes on
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.analysis import WARP_OPERATIONS
 
+# Instructions up to which the end of a kernel is worth having several times.
+_SMALL_END = 12
 _ENDS = frozenset({"ret", "exit", "trap"})
 
 
@@ -138,6 +140,7 @@ class Flow:
 
     def __init__(self, body: ast.Body) -> None:
         found = _Builder(body).build()
+        _split_ends(found)
         reached = _reach(found)
         dominators = _dominators(found, reached)
         order, heads = _order(found, reached, dominators)
@@ -233,6 +236,30 @@ def _dominators(blocks: list[Block], reached: list[int]) -> dict[int, set[int]]:
     return found
 
 
+def _meets(block: Block) -> bool:
+    """Whether lanes must come to the block together."""
+    return any(i.opcode in ("bar", "barrier") or i.opcode in WARP_OPERATIONS for i in block.instructions)
+
+
+def _split_ends(blocks: list[Block]) -> None:
+    """Give each way to a small end an end of its own, so that it can be taken early."""
+    for block in blocks:
+        if block.ends == "jump" and len(block.targets) == 1:
+            after = blocks[block.targets[0]]
+            if after.ends == "exit" and not after.instructions:
+                block.ends, block.targets = "exit", []
+    before = _predecessors(blocks, _reach(blocks))
+    if sum(not blocks[index].targets for index in before) < 2 or not any(map(_meets, blocks)):
+        return
+    for index, ways in before.items():
+        end = blocks[index]
+        if end.targets or not 0 < len(end.instructions) <= _SMALL_END or _meets(end):
+            continue
+        for way in sorted(ways)[1:]:
+            blocks.append(replace(end))
+            blocks[way].targets = [len(blocks) - 1 if t == index else t for t in blocks[way].targets]
+
+
 def _early_ends(blocks: list[Block], reached: list[int], before: dict[int, set[int]]) -> set[int]:
     """Ends that lanes come to while others go on to another end. They had better end at once: lanes that
     wait for their end would keep the rest from barriers.
@@ -253,8 +280,7 @@ def _early_ends(blocks: list[Block], reached: list[int], before: dict[int, set[i
     return {
         end
         for end in ends
-        if not any(i.opcode in ("bar", "barrier") for i in blocks[end].instructions)
-        and any(leads[other] & before[end] for other in ends if other != end)
+        if not _meets(blocks[end]) and any(leads[other] & before[end] for other in ends if other != end)
     }
 
 
