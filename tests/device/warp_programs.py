@@ -222,6 +222,9 @@ class Writer:
             self.emit(f"add.u32 {b}, %lane, {distance}; and.b32 {b}, {b}, 31;")
             amount = b
         group = self.mask(mask)
+        if self.tracked:
+            group = self.new("r")
+            self.emit(f"mov.b32 {group}, {mask};")
         self.emit(f"shfl.sync.{mode}.b32 {r}|{p}, %v{value}, {amount}, {clamp}, {group};")
         operation = {"up": "sub.u32", "down": "add.u32", "bfly": "xor.b32"}.get(mode)
         if operation:
@@ -231,6 +234,7 @@ class Writer:
             self.emit(f"and.b32 {low}, %lane, {segment}; mov.b32 {high}, {amount};")
             self.emit(f"and.b32 {high}, {high}, {31 - segment}; or.b32 {source}, {low}, {high};")
         # What a lane gets from one that isn't taking part is undefined: don't look.
+        self.emit(f"activemask.b32 {group};" if self.tracked else "")
         self.emit(f"selp.b32 {source}, {source}, %lane, {p}; shr.u32 {source}, {group}, {source};")
         self.emit(f"and.b32 {source}, {source}, 1; setp.ne.u32 {q}, {source}, 0;")
         self.emit(f"selp.b32 %v{to}, {r}, 123, {q}; @{p} add.u32 %v{to}, %v{to}, 1;")

@@ -1,4 +1,4 @@
-"""Which execution model a kernel that waits gets, and the scratch memory each takes."""
+"""Which execution model a kernel gets, and the scratch memory each takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from gpudisagg.device.cpu.uniform import Uniformity
 
 # Blocks beyond which the two forms of a kernel would take too long to compile.
 MAX_BLOCKS = 400
+# Branches beyond which a loop over threads isn't vectorised, or runs everything for everyone.
+MANY_BRANCHES = 4
 # Bytes of .local memory per thread: a warp's may be on the host's stack.
 MAX_LOCAL = 4096
 
@@ -53,6 +55,13 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
         if block.ends == "switch" and index in plan.divergent():
             return None
     return None if plan.spins() else plan
+
+
+def gains(plan: Uniformity) -> bool:
+    """Whether a kernel that needn't wait is better off in lockstep: LLVM vectorises a loop over threads only
+    where a thread has no loops of its own and few branches.
+    """
+    return bool(plan.flow.loops) or len(plan.divergent()) > MANY_BRANCHES
 
 
 def scratch_sizes(frame_threads: int, frame: int) -> tuple[int, int]:

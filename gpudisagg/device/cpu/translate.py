@@ -10,7 +10,7 @@ from gpudisagg.device.cpu.ast import Module
 from gpudisagg.device.cpu.emitter import ModuleText
 from gpudisagg.device.cpu.functions import device_function, params_size
 from gpudisagg.device.cpu.layout import ModuleLayout
-from gpudisagg.device.cpu.models import has_barriers, lockstep_plan
+from gpudisagg.device.cpu.models import gains, has_barriers, lockstep_plan
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def translate(module: Module) -> Translation:
         if not function.entry or function.body is None:
             continue
         needs = graph.needs(function)
-        plan = lockstep_plan(function) if needs.waits else None
+        plan = lockstep_plan(function)
+        if plan is not None and not needs.waits and not gains(plan):
+            plan = None
         frame = 0
         if plan is not None:
             barriers = has_barriers(function)
