@@ -141,3 +141,17 @@ def test_vectors_of_every_lane(block: int, n: int) -> None:
     launch(kernel("vectors"), -(-n // block), block, x, out, y, z, np.int32(n))
     np.testing.assert_array_equal(out, x[::-1, ::-1])
     np.testing.assert_array_equal(z, y[:, ::-1])
+
+
+def test_volatile_memory_is_shared_by_the_lanes() -> None:
+    x, out = np.arange(32, dtype=np.uint32), np.zeros(32, np.uint32)
+    launch(kernel("warp_tree"), 1, 32, x, out)
+    assert (out == x.sum()).all()
+
+
+def test_blocks_wait_for_the_one_before() -> None:
+    x = np.arange(1, 21, dtype=np.uint32)
+    state, out = np.zeros(20, np.uint32), np.zeros(20, np.uint32)
+    launch(kernel("chained"), 20, 32, x, state, out)
+    np.testing.assert_array_equal(state, 1 + np.cumsum(x))
+    np.testing.assert_array_equal(out, np.concatenate([[1], 1 + np.cumsum(x)[:-1]]))

@@ -7,7 +7,7 @@ together again at its immediate post-dominator at the latest, and a loop goes on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from gpudisagg.device.cpu import ast
@@ -162,35 +162,45 @@ class Flow:
         """For each block, the blocks where other lanes may wait while it runs, if the branches at the ends
         of `divergent` may part lanes.
         """
-        found: list[set[int]] = [set() for _ in self.blocks]
-        todo = list(range(len(self.blocks)))
+        # Sets of blocks as bits, the first block lowest.
+        found = [0] * len(self.blocks)
+        targets = [sum(1 << t for t in {*b.targets} - self.ends) for b in self.blocks]
+        todo = set(range(len(self.blocks)))
 
-        def choose(targets: set[int]) -> None:
-            candidates = targets - self.ends
-            for chosen in candidates:
+        def add(block: int, others: int) -> None:
+            more = others & ~(1 << block)
+            if more & ~found[block]:
+                found[block] |= more
+                todo.add(block)
+
+        def choose(candidates: int) -> None:
+            rest = candidates
+            while rest:
+                lowest = rest & -rest
+                rest ^= lowest
                 # Picked only when no earlier one has lanes.
-                add(chosen, {c for c in candidates if c > chosen})
-
-        def add(block: int, others: set[int]) -> None:
-            if not others - {block} <= found[block]:
-                found[block] |= others - {block}
-                todo.append(block)
+                add(lowest.bit_length() - 1, rest)
 
         while todo:
-            index = todo.pop()
+            index = min(todo)
+            todo.remove(index)
             block, others = self.blocks[index], found[index]
-            if index in divergent:
-                choose({*block.targets, *others})
-            elif block.targets:
-                for target in block.targets:
-                    choose({target, *others})
+            if index in divergent or not block.targets:
+                choose(targets[index] | others)
             else:
-                choose(set(others))
-            if block.waits and others:
-                for other in others:
+                for target in set(block.targets):
+                    choose((0 if target in self.ends else 1 << target) | others)
+            if block.waits:
+                for other in _bits(others):
                     if found[other]:
-                        add(other, {index, *others})
-        return found
+                        add(other, 1 << index | others)
+        return [set(_bits(others)) for others in found]
+
+
+def _bits(mask: int) -> Iterator[int]:
+    while mask:
+        yield (mask & -mask).bit_length() - 1
+        mask &= mask - 1
 
 
 def _reach(blocks: list[Block]) -> list[int]:

@@ -34,12 +34,10 @@ class LaneEmitter(LaneCode):
                 type_, pointer, align, volatile=volatile, ordering=ordering, metadata=metadata
             )
         size = llvm_bits(type_) // 8
-        plain = not volatile and ordering is None and self.mask is None
-        if not plain or pointer.origin is None or pointer.stride not in (0, size):
-            found = self._gather(type_, pointer, align)
-            if ordering in ("acquire", "seq_cst"):
-                self.line("fence acquire")
-            return found
+        if volatile or ordering is not None:
+            return self._one_by_one(type_, pointer, align, volatile=volatile, ordering=ordering)
+        if self.mask is not None or pointer.origin is None or pointer.stride not in (0, size):
+            return self._gather(type_, pointer, align)
         fast, slow, joined, ended = (self.new_label(h) for h in ("near", "far", "loaded", "far.end"))
         self.branch_if(self._regular(pointer), fast, slow)
         self.place(fast)
@@ -79,10 +77,10 @@ class LaneEmitter(LaneCode):
             return
         value = self.broadcast(value, WIDTH)
         size = llvm_bits(value.type) // 8
-        if ordering in ("release", "seq_cst"):
-            self.line("fence release")
-        plain = not volatile and ordering is None and self.mask is None
-        if not plain or pointer.origin is None or pointer.stride not in (0, size):
+        if volatile or ordering is not None:
+            self._one_by_one(value.type, pointer, align, value, volatile=volatile, ordering=ordering)
+            return
+        if self.mask is not None or pointer.origin is None or pointer.stride not in (0, size):
             self._scatter(value, pointer, align)
             return
         fast, slow, joined = (self.new_label(h) for h in ("near", "far", "stored"))
@@ -255,17 +253,27 @@ class LaneEmitter(LaneCode):
         arguments = f"{value.typed}, {pointer.full} align {align} {pointer.text}, {self.running.typed}"
         self.line(f"call void @{intrinsic}({arguments})")
 
-    def _one_by_one(self, type_: str, pointer: Value, align: int, value: Value | None = None) -> Value:
-        """A masked access of a size that hosts don't gather."""
+    def _one_by_one(
+        self,
+        type_: str,
+        pointer: Value,
+        align: int,
+        value: Value | None = None,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+    ) -> Value:
+        """Lane by lane: what hosts don't gather, or what must neither be merged nor moved."""
         result = self.array("loaded", type_)
         values = [pointer] if value is None else [pointer, value]
 
         def body(lane: Value, one: list[Value]) -> None:
             if value is None:
                 place = self._element(result, type_, lane)
-                Emitter.store(self, Emitter.load(self, type_, one[0], align), place, align)
+                found = Emitter.load(self, type_, one[0], align, volatile=volatile, ordering=ordering)
+                Emitter.store(self, found, place, align)
             else:
-                Emitter.store(self, one[1], one[0], align)
+                Emitter.store(self, one[1], one[0], align, volatile=volatile, ordering=ordering)
 
         self.lane_loop(values, body)
         return self.kept(type_, result)

@@ -74,6 +74,8 @@ class LaneCode(Emitter):
         key = (purpose, type_)
         if key not in self._arrays:
             cell = self.entry_value(f"alloca {widened(type_, WIDTH)}, align 64", "ptr")
+            # Lanes that never ran must not hold undefined values.
+            self.entry.append(f"  store {widened(type_, WIDTH)} zeroinitializer, {cell.typed}, align 64")
             self._arrays[key] = cell
         return self._arrays[key]
 

@@ -9,6 +9,10 @@ from gpudisagg.device.cpu.uniform import Uniformity
 
 # Blocks beyond which the two forms of a kernel would take too long to compile.
 MAX_BLOCKS = 400
+# So are those where lanes may wait at too many places: each is asked for lanes after each block.
+MAX_WAITING = 4000
+# Statements beyond which compiling twice costs more than it is likely to give where threads needn't wait.
+MAX_UNFORCED = 1000
 # Branches beyond which a loop over threads isn't vectorised, or runs everything for everyone.
 MANY_BRANCHES = 4
 # Bytes of .local memory per thread: a warp's may be on the host's stack.
@@ -42,6 +46,9 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
         return None
     if len(flow.blocks) > MAX_BLOCKS:
         return None
+    # The worst case first: every branch parts lanes.
+    if sum(len(others) for others in flow.waiting(set(range(len(flow.blocks))))) > MAX_WAITING:
+        return None
     plan = Uniformity(function, flow)
     for index, block in enumerate(flow.blocks):
         for instruction in block.instructions:
@@ -61,6 +68,8 @@ def gains(plan: Uniformity) -> bool:
     """Whether a kernel that needn't wait is better off in lockstep: LLVM vectorises a loop over threads only
     where a thread has no loops of its own and few branches.
     """
+    if len(plan.body.statements) > MAX_UNFORCED:
+        return False
     return bool(plan.flow.loops) or len(plan.divergent()) > MANY_BRANCHES
 
 

@@ -89,3 +89,33 @@ extern "C" __global__ void vectors(const float4 *x, float4 *out, const short2 *y
   out[n - 1 - t] = make_float4(v.w, v.z, v.y, v.x);
   z[t] = make_short2(y[t].y, y[t].x);
 }
+
+// A reduction from the days when the lanes of a warp were always in step, made safe by warp barriers.
+extern "C" __global__ void warp_tree(const u32 *x, u32 *out) {
+  __shared__ volatile u32 room[64];
+  int t = threadIdx.x;
+  room[t] = x[t];
+  room[t + 32] = 0;
+  for (int step = 16; step > 0; step /= 2) {
+    __syncwarp();
+    u32 other = room[t + step];
+    __syncwarp();
+    room[t] += other;
+  }
+  __syncwarp();
+  out[t] = room[0];
+}
+
+// Blocks wait for the block before them, by a vote on what all lanes see.
+extern "C" __global__ void chained(const u32 *x, volatile u32 *state, u32 *out) {
+  u32 before = 1;
+  if (blockIdx.x > 0) {
+    do before = state[blockIdx.x - 1 + threadIdx.x * 0];
+    while (__any_sync(~0u, before == 0));
+  }
+  __syncwarp();
+  if (threadIdx.x == 0) {
+    state[blockIdx.x] = before + x[blockIdx.x];
+    out[blockIdx.x] = before;
+  }
+}
