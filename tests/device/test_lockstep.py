@@ -37,7 +37,7 @@ def check(program: list[Statement], shape: tuple[int, int, int], seed: int, *, t
     np.testing.assert_array_equal(out, reference.v.T)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(programs, shapes, st.integers(0, 2**32 - 1), st.booleans())
 def test_random_programs(
     program: list[Statement], shape: tuple[int, int, int], seed: int, tracked: bool
