@@ -8,7 +8,8 @@ from gpudisagg.device.cpu import ast
 from gpudisagg.device.errors import CompileError
 
 # Instructions that wait for other threads.
-_WAITING = frozenset({"bar", "barrier", "shfl", "vote", "match", "redux", "elect", "activemask"})
+WARP_OPERATIONS = frozenset({"shfl", "vote", "match", "redux", "elect", "activemask"})
+_WAITING = WARP_OPERATIONS | {"bar", "barrier"}
 # Instructions that order memory between threads, or have effects that must not be merged or reordered.
 _ORDERING = frozenset({"atom", "red", "membar", "fence", "call", "trap"})
 _ORDERED_ACCESS = frozenset({"volatile", "relaxed", "acquire", "release", "mmio"})

@@ -15,8 +15,8 @@ from gpudisagg.device import nvrtc
 from gpudisagg.device.cache import DiskCache
 from gpudisagg.device.code import GlobalVariable, KernelCode, LoadedModule
 from gpudisagg.device.cpu import names
-from gpudisagg.device.cpu.coroutines import SCRATCH_FIXED, SCRATCH_PER_THREAD, frame_symbol
-from gpudisagg.device.cpu.layout import MAX_SHARED, kernel_symbol
+from gpudisagg.device.cpu.layout import MAX_SHARED, frame_symbol, kernel_symbol
+from gpudisagg.device.cpu.models import scratch_sizes
 from gpudisagg.device.cpu.parser import parse
 from gpudisagg.device.cpu.translate import KernelFacts, translate
 from gpudisagg.device.description import DeviceDescription
@@ -49,7 +49,7 @@ class _Compiled:
     @property
     def symbols(self) -> list[str]:
         wanted = [kernel_symbol(kernel.name) for kernel in self.kernels]
-        wanted += [frame_symbol(kernel.name) for kernel in self.kernels if kernel.frame]
+        wanted += [frame_symbol(kernel.name) for kernel in self.kernels if kernel.frame_threads]
         return wanted + [f"gpud.g.{name}" for name, _ in self.variables]
 
 
@@ -188,7 +188,7 @@ def _facts(kernel: dict[str, Any]) -> KernelFacts:
         params_size=int(kernel["params_size"]),
         static_shared=int(kernel["static_shared"]),
         max_threads=int(kernel["max_threads"]),
-        frame=bool(kernel["frame"]),
+        frame_threads=int(kernel["frame_threads"]),
     )
 
 
@@ -197,15 +197,18 @@ def _module(compiled: _Compiled, linked: LinkedCode, release: Any) -> LoadedModu
 
     kernels: dict[str, KernelCode] = {}
     for facts in compiled.kernels:
-        frame = call_size_function(linked.addresses[frame_symbol(facts.name)]) if facts.frame else 0
+        fixed, per_thread = 0, 0
+        if facts.frame_threads:
+            frame = call_size_function(linked.addresses[frame_symbol(facts.name)])
+            fixed, per_thread = scratch_sizes(facts.frame_threads, frame)
         kernels[facts.name] = KernelCode(
             name=facts.name,
             entry=linked.addresses[kernel_symbol(facts.name)],
             params=facts.params,
             params_size=facts.params_size,
             static_shared=facts.static_shared,
-            scratch_fixed=SCRATCH_FIXED if facts.frame else 0,
-            scratch_per_thread=SCRATCH_PER_THREAD + frame if facts.frame else 0,
+            scratch_fixed=fixed,
+            scratch_per_thread=per_thread,
             max_threads=facts.max_threads,
         )
     variables = {

@@ -16,7 +16,7 @@ from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.driver import block_range
 from gpudisagg.device.cpu.emitter import INVARIANT, Emitter, ModuleText, Value, quoted
 from gpudisagg.device.cpu.functions import ATTRIBUTES, THREAD_PARAMETERS, FunctionLowering, params_size
-from gpudisagg.device.cpu.layout import ModuleLayout
+from gpudisagg.device.cpu.layout import ModuleLayout, frame_symbol
 from gpudisagg.device.cpu.lowering import context as c
 from gpudisagg.device.cpu.lowering.special import lane, linear
 from gpudisagg.device.cpu.scheduler import (
@@ -38,11 +38,6 @@ from gpudisagg.device.cpu.scheduler import (
 # Per block: the header, one warp record and 32 handles for a ragged last warp, and room to align.
 SCRATCH_FIXED = HEADER_BYTES + WARP_BYTES + 32 * 8 + 64
 SCRATCH_PER_THREAD = WARP_BYTES // 32 + 8
-
-
-def frame_symbol(name: str) -> str:
-    """The exported function that gives the size of a kernel's coroutine frame."""
-    return f"gpud.frame.{name}"
 
 
 class CoroutineLowering(FunctionLowering):

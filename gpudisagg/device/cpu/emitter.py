@@ -1,30 +1,53 @@
 """Writes LLVM IR: the only place that knows its syntax.
 
-A `Value` is what one PTX thread holds, by its scalar LLVM type. Lowerings combine values with the methods
-here and never spell a type, so the same tables can later drive an emitter whose values are vectors of
-lanes.
+A `Value` is what PTX threads hold: its `type` is that of one thread, `lanes` says how many threads' values it
+carries. Lowerings combine values with the methods here and never spell a vector type, so one table serves
+the models that run a thread at a time and the one that runs a warp at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpudisagg.device.cpu.types import llvm_bits
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An SSA value or constant and its LLVM type."""
+    """An SSA value or constant and the LLVM type of one lane.
+
+    A pointer with many lanes may carry what its addresses are likely to look like: `stride` bytes from lane
+    to lane, to be judged on the integers of `origin`.
+    """
 
     text: str
     type: str
     constant: bool = False
+    lanes: int = 1
+    stride: int | None = None
+    origin: Value | None = None
+
+    @property
+    def full(self) -> str:
+        """The LLVM type of the whole value."""
+        return widened(self.type, self.lanes)
 
     @property
     def typed(self) -> str:
         """`type text`, as operands are written."""
-        return f"{self.type} {self.text}"
+        return f"{self.full} {self.text}"
+
+
+def widened(type_: str, lanes: int) -> str:
+    """The LLVM type of that many lanes."""
+    return type_ if lanes == 1 else f"<{lanes} x {type_}>"
+
+
+def _overload(type_: str, lanes: int) -> str:
+    """A type as it is written in the name of an overloaded intrinsic."""
+    suffix = {"float": "f32", "double": "f64", "half": "f16"}.get(type_, type_)
+    return suffix if lanes == 1 else f"v{lanes}{suffix}"
 
 
 def quoted(name: str) -> str:
@@ -83,25 +106,44 @@ class Emitter:
         """An instruction without a result."""
         self.code.append("  " + text)
 
-    def value(self, expression: str, type_: str) -> Value:
+    def value(self, expression: str, type_: str, lanes: int = 1) -> Value:
         """An instruction with a result."""
         self._values += 1
         name = f"%v{self._values}"
         self.code.append(f"  {name} = {expression}")
-        return Value(name, type_)
+        return Value(name, type_, lanes=lanes)
 
-    def entry_value(self, expression: str, type_: str) -> Value:
+    def entry_value(self, expression: str, type_: str, lanes: int = 1) -> Value:
         """An instruction in the entry block, executed once and first."""
         self._values += 1
         name = f"%v{self._values}"
         self.entry.append(f"  {name} = {expression}")
-        return Value(name, type_)
+        return Value(name, type_, lanes=lanes)
 
-    def slot(self, type_: str) -> Value:
+    def slot(self, type_: str, lanes: int = 1) -> Value:
         """A stack cell for a register; starts as zero so that no undefined value is ever branched on."""
-        cell = self.entry_value(f"alloca {type_}", "ptr")
-        self.entry.append(f"  store {type_} zeroinitializer, ptr {cell.text}")
+        full = widened(type_, lanes)
+        cell = self.entry_value(f"alloca {full}", "ptr")
+        self.entry.append(f"  store {full} zeroinitializer, ptr {cell.text}")
         return cell
+
+    # lanes
+
+    def broadcast(self, a: Value, lanes: int) -> Value:
+        """One lane's value in every lane."""
+        if a.lanes == lanes:
+            return a
+        full = widened(a.type, lanes)
+        if a.constant:
+            return Value(f"splat ({a.type} {a.text})", a.type, True, lanes)
+        first = self.value(f"insertelement {full} poison, {a.typed}, i64 0", a.type, lanes)
+        zeros = f"<{lanes} x i32> zeroinitializer"
+        return self.value(f"shufflevector {first.typed}, {full} poison, {zeros}", a.type, lanes)
+
+    def level(self, *values: Value) -> list[Value]:
+        """The values with as many lanes as the widest of them."""
+        lanes = max(value.lanes for value in values)
+        return [self.broadcast(value, lanes) for value in values]
 
     # constants
 
@@ -127,19 +169,23 @@ class Emitter:
 
     def binary(self, op: str, a: Value, b: Value) -> Value:
         """`add`, `fmul`, `shl`, ... of two values of one type."""
-        return self.value(f"{op} {a.typed}, {b.text}", a.type)
+        a, b = self.level(a, b)
+        return self.value(f"{op} {a.typed}, {b.text}", a.type, a.lanes)
 
     def icmp(self, predicate: str, a: Value, b: Value) -> Value:
         """Integer comparison."""
-        return self.value(f"icmp {predicate} {a.typed}, {b.text}", "i1")
+        a, b = self.level(a, b)
+        return self.value(f"icmp {predicate} {a.typed}, {b.text}", "i1", a.lanes)
 
     def fcmp(self, predicate: str, a: Value, b: Value) -> Value:
         """Floating comparison."""
-        return self.value(f"fcmp {predicate} {a.typed}, {b.text}", "i1")
+        a, b = self.level(a, b)
+        return self.value(f"fcmp {predicate} {a.typed}, {b.text}", "i1", a.lanes)
 
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         """`condition ? a : b`, without a branch."""
-        return self.value(f"select {condition.typed}, {a.typed}, {b.typed}", a.type)
+        condition, a, b = self.level(condition, a, b)
+        return self.value(f"select {condition.typed}, {a.typed}, {b.typed}", a.type, a.lanes)
 
     def invert(self, a: Value) -> Value:
         """Bitwise not."""
@@ -147,11 +193,11 @@ class Emitter:
 
     def fneg(self, a: Value) -> Value:
         """Floating negation: flips the sign bit, of a NaN too."""
-        return self.value(f"fneg {a.typed}", a.type)
+        return self.value(f"fneg {a.typed}", a.type, a.lanes)
 
     def cast(self, op: str, a: Value, type_: str) -> Value:
         """A conversion instruction by name."""
-        return self.value(f"{op} {a.typed} to {type_}", type_)
+        return self.value(f"{op} {a.typed} to {widened(type_, a.lanes)}", type_, a.lanes)
 
     def bitcast(self, a: Value, type_: str) -> Value:
         """The same bits as another type of the same width."""
@@ -165,18 +211,29 @@ class Emitter:
         return self.cast("trunc" if have > bits else "sext" if signed else "zext", a, f"i{bits}")
 
     def intrinsic(self, name: str, type_: str, *arguments: Value) -> Value:
-        """`llvm.<name>` overloaded on its result type."""
-        suffix = {"float": "f32", "double": "f64", "half": "f16"}.get(type_, type_)
-        return self.call(f"llvm.{name}.{suffix}", type_, arguments)
+        """`llvm.<name>` overloaded on its result type. An i1 argument is an option, the same in all lanes."""
+        lanes = max((a.lanes for a in arguments), default=1)
+        levelled = [a if a.type == "i1" else self.broadcast(a, lanes) for a in arguments]
+        return self._call(f"llvm.{name}.{_overload(type_, lanes)}", type_, levelled, lanes)
 
     def call(self, name: str, type_: str, arguments: Sequence[Value]) -> Value:
-        """A call of an external function or intrinsic."""
-        self.module.declarations.add(f"declare {type_} @{name}({', '.join(a.type for a in arguments)})")
-        expression = f"call {type_} @{name}({', '.join(a.typed for a in arguments)})"
+        """A call of an external function or intrinsic; one with lanes must be an intrinsic whose name ends
+        in its result's and its argument's type.
+        """
+        lanes = max((a.lanes for a in arguments), default=1)
+        if lanes > 1:
+            stem = name.rsplit(".", 2)[0]
+            name = f"{stem}.{_overload(type_, lanes)}.{_overload(arguments[0].type, lanes)}"
+        return self._call(name, type_, arguments, lanes)
+
+    def _call(self, name: str, type_: str, arguments: Sequence[Value], lanes: int) -> Value:
+        full = widened(type_, lanes)
+        self.module.declarations.add(f"declare {full} @{name}({', '.join(a.full for a in arguments)})")
+        expression = f"call {full} @{name}({', '.join(a.typed for a in arguments)})"
         if type_ == "void":
             self.line(expression)
             return Value("", "void")
-        return self.value(expression, type_)
+        return self.value(expression, type_, lanes)
 
     # memory
 
@@ -189,7 +246,11 @@ class Emitter:
         amount = offset if isinstance(offset, Value) else self.const("i64", offset)
         if amount.text == "0":
             return base
-        return self.value(f"getelementptr i8, {base.typed}, {amount.typed}", "ptr")
+        lanes = max(base.lanes, amount.lanes)
+        found = self.value(f"getelementptr i8, {base.typed}, {amount.typed}", "ptr", lanes)
+        if base.origin is not None and amount.lanes == 1:
+            return replace(found, stride=base.stride, origin=base.origin)
+        return found
 
     def load(
         self,
@@ -223,6 +284,47 @@ class Emitter:
         else:
             mark = "volatile " if volatile else ""
             self.line(f"store {mark}{value.typed}, {pointer.typed}, align {align}{metadata}")
+
+    def load_row(
+        self,
+        type_: str,
+        pointer: Value,
+        count: int,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> list[Value]:
+        """Several values side by side."""
+        size = llvm_bits(type_) // 8
+        return [
+            self.load(
+                type_,
+                self.offset(pointer, index * size),
+                align,
+                volatile=volatile,
+                ordering=ordering,
+                metadata=metadata,
+            )
+            for index in range(count)
+        ]
+
+    def store_row(
+        self,
+        values: Sequence[Value],
+        pointer: Value,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> None:
+        """Several values side by side."""
+        size = llvm_bits(values[0].type) // 8
+        for index, value in enumerate(values):
+            place = self.offset(pointer, index * size)
+            self.store(value, place, align, volatile=volatile, ordering=ordering, metadata=metadata)
 
     # blocks
 

@@ -46,11 +46,18 @@ class FunctionLowering(Lowering):
         self._pointer_cells: dict[str, Value] = {}
         self._ranges: list[tuple[Value, int]] = []
 
-    def carry_slot(self) -> Value:
-        """CC.CF."""
+    def _carry_slot(self) -> Value:
         if self._carry is None:
             self._carry = self.em.slot("i1")
         return self._carry
+
+    def read_carry(self) -> Value:
+        """CC.CF."""
+        return self.em.load("i1", self._carry_slot(), 1)
+
+    def write_carry(self, value: Value) -> None:
+        """Set CC.CF."""
+        self.em.store(value, self._carry_slot(), 1)
 
     def local_ranges(self) -> list[tuple[Value, int]]:
         """The .local variables of this thread that are known here."""

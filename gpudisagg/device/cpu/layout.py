@@ -28,6 +28,11 @@ def kernel_symbol(name: str) -> str:
     return f"gpud.k.{name}"
 
 
+def frame_symbol(name: str) -> str:
+    """The exported function that gives the size of a kernel's coroutine frame."""
+    return f"gpud.frame.{name}"
+
+
 class ModuleLayout:
     """Addresses of everything a module declares.
 

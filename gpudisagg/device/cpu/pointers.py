@@ -11,6 +11,7 @@ from __future__ import annotations
 from gpudisagg.device.cpu import ast
 
 _COPIES = frozenset({"mov", "cvta"})
+_WRITE_NOTHING = frozenset({"st", "red", "bra", "brx", "nanosleep", "trap", "pmevent", "setmaxnreg"})
 
 
 def pointer_base(instruction: ast.Instruction, pointers: set[str] | None = None) -> ast.Register | None:
@@ -35,9 +36,11 @@ def pointer_base(instruction: ast.Instruction, pointers: set[str] | None = None)
     return None
 
 
-def _defined(instruction: ast.Instruction) -> list[str]:
+def defined_registers(instruction: ast.Instruction) -> list[str]:
     """Registers the instruction may write: its first operand, and all of a vector or pair there."""
-    if not instruction.operands or instruction.opcode in ("st", "red", "bra"):
+    if not instruction.operands or instruction.opcode in _WRITE_NOTHING:
+        return []
+    if instruction.opcode in ("bar", "barrier") and "red" not in instruction.modifiers:
         return []
     found: list[str] = []
     todo = [instruction.operands[0]]
@@ -62,7 +65,7 @@ def pointer_registers(function: ast.Function) -> set[str]:
     definitions: dict[str, list[ast.Instruction]] = {}
     for statement in body.statements:
         if isinstance(statement, ast.Instruction):
-            for name in _defined(statement):
+            for name in defined_registers(statement):
                 definitions.setdefault(name, []).append(statement)
     roots = {
         name

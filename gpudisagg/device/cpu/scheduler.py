@@ -252,11 +252,11 @@ rnext:
 done:
   ret void
 }}
-declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 """
 
 SCHEDULER = _PREPARE + _SETTLE + _SCHEDULE
 SCHEDULER_DECLARATIONS = (
+    "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
     "declare i32 @llvm.cttz.i32(i32, i1)",
     "declare i32 @llvm.ctpop.i32(i32)",
     "declare void @llvm.trap()",

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpudisagg.device.cpu import coroutines, threads
+from gpudisagg.device.cpu import coroutines, lanes, threads, warp_kernel
 from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.ast import Module
 from gpudisagg.device.cpu.emitter import ModuleText
 from gpudisagg.device.cpu.functions import device_function, params_size
 from gpudisagg.device.cpu.layout import ModuleLayout
+from gpudisagg.device.cpu.models import gains, has_barriers, lockstep_plan
 
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """All of a kernel but its addresses. `frame` says whether its threads have coroutine frames."""
+    """All of a kernel but its addresses. `frame_threads`: threads per coroutine frame, 0 without."""
 
     name: str
     params: tuple[tuple[int, int, str], ...]
     params_size: int
     static_shared: int
     max_threads: int
-    frame: bool
+    frame_threads: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,16 @@ def translate(module: Module) -> Translation:
         if not function.entry or function.body is None:
             continue
         needs = graph.needs(function)
-        if needs.waits:
+        plan = lockstep_plan(function)
+        if plan is not None and not needs.waits and not gains(plan):
+            plan = None
+        frame = 0
+        if plan is not None:
+            barriers = has_barriers(function)
+            warp_kernel.kernel(layout, graph, text, function, plan, barriers=barriers)
+            frame = lanes.WIDTH if barriers else 0
+        elif needs.waits:
+            frame = 1
             coroutines.kernel(layout, graph, text, function)
         else:
             threads.kernel(layout, graph, text, function, independent=needs.independent)
@@ -57,7 +67,7 @@ def translate(module: Module) -> Translation:
                 params_size=params_size(function),
                 static_shared=layout.kernel_shared[function.name],
                 max_threads=function.max_threads,
-                frame=needs.waits,
+                frame_threads=frame,
             )
         )
     for name in sorted(called):

@@ -6,6 +6,8 @@ reads and writes. Those on global memory are host atomics.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpudisagg.device.cpu.ast import Instruction, Sink
 from gpudisagg.device.cpu.emitter import ORDERINGS, Value
 from gpudisagg.device.cpu.lowering import numeric
@@ -19,7 +21,6 @@ _OPERATIONS = ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "d
 
 def atom(low: Lowering, ins: Instruction) -> None:
     """Every operation, on integers, floats and halves."""
-    em = low.em
     options = low.options(ins)
     scalar = options.type()
     space = space_of(options)
@@ -33,23 +34,35 @@ def atom(low: Lowering, ins: Instruction) -> None:
     a = low.read(operands[2], scalar)
     b = low.read(operands[3], scalar) if operation == "cas" else a
     pointer = low.address(operands[1], space)
+
+    def once(values: Sequence[Value]) -> Value:
+        return _perform(low, operation, space, values, scalar, ordering)
+
+    low.write(operands[0], low.each_lane([pointer, a, b], once, always=True), scalar)
+
+
+def _perform(
+    low: Lowering, operation: str, space: str, values: Sequence[Value], scalar: ScalarType, ordering: str
+) -> Value:
+    """One thread's operation; gives the old value."""
+    em = low.em
+    pointer, a, b = values
     if space == "shared":
         old = em.load(scalar.storage, pointer, scalar.bytes)
         em.store(_combined(low, operation, old, a, b, scalar), pointer, scalar.bytes)
-    elif operation == "cas":
-        old = _compare_exchange(low, pointer, a, b, scalar, ordering)
-    elif scalar.half or (scalar.floating and operation in ("min", "max")):
-        old = _loop(low, operation, pointer, a, scalar, ordering)
-    else:
-        name = {"exch": "xchg", "inc": "uinc_wrap", "dec": "udec_wrap"}.get(operation, operation)
-        if scalar.floating and operation == "add":
-            name = "fadd"
-        elif operation in ("min", "max") and not scalar.signed:
-            name = f"u{operation}"
-        old = em.value(
-            f"atomicrmw {name} {pointer.typed}, {a.typed} {ordering}, align {scalar.bytes}", scalar.storage
-        )
-    low.write(operands[0], old, scalar)
+        return old
+    if operation == "cas":
+        return _compare_exchange(low, pointer, a, b, scalar, ordering)
+    if scalar.half or (scalar.floating and operation in ("min", "max")):
+        return _loop(low, operation, pointer, a, scalar, ordering)
+    name = {"exch": "xchg", "inc": "uinc_wrap", "dec": "udec_wrap"}.get(operation, operation)
+    if scalar.floating and operation == "add":
+        name = "fadd"
+    elif operation in ("min", "max") and not scalar.signed:
+        name = f"u{operation}"
+    return em.value(
+        f"atomicrmw {name} {pointer.typed}, {a.typed} {ordering}, align {scalar.bytes}", scalar.storage
+    )
 
 
 def _combined(low: Lowering, operation: str, old: Value, a: Value, b: Value, scalar: ScalarType) -> Value:

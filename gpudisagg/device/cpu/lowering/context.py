@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -79,11 +79,38 @@ class Lowering:
         pointer = self.em.offset(Value("%params", "ptr"), offset)
         return self.em.load(type_, pointer, align, metadata=INVARIANT)
 
+    def thread_index(self, axis: str) -> Value:
+        """%tid.x, .y or .z."""
+        return Value(f"%tid{axis}", "i32")
+
+    def linear(self) -> Value:
+        """The thread's index in its block, x fastest."""
+        return Value("%linear", "i32")
+
+    def warp_index(self) -> Value:
+        """Which warp of the block the thread is in."""
+        return self.em.binary("lshr", self.linear(), self.em.const("i32", 5))
+
+    def each_lane(
+        self, values: Sequence[Value], body: Callable[[Sequence[Value]], Value], *, always: bool = False
+    ) -> Value:
+        """`body` of the values, lane after lane where a value (or, with `always`, the effect) is the
+        lane's own.
+        """
+        return body(values)
+
     def exchange(self, value: Value, mask: Value) -> Value:
         """Publish an i32 to the warp, wait for the lanes in `mask`; gives a pointer to the warp's 32
         values.
         """
         raise self.error("a warp operation outside the coroutine model")
+
+    def shuffled(self, value: Value, mask: Value, source: Value, places: list[int] | None) -> Value:
+        """Each lane's word from its source lane; `places` are all sources, where known."""
+        em = self.em
+        published = self.exchange(value, mask)
+        place = em.offset(published, em.resize(em.binary("shl", source, em.const("i32", 2)), 64))
+        return em.load("i32", place, 4)
 
     def warp_group(self) -> Value:
         """After `exchange`: the lanes that took part."""
@@ -113,8 +140,12 @@ class Lowering:
 
     thread_exit: str | None = None
 
-    def carry_slot(self) -> Value:
-        """The cell of CC.CF."""
+    def read_carry(self) -> Value:
+        """CC.CF."""
+        raise NotImplementedError
+
+    def write_carry(self, value: Value) -> None:
+        """Set CC.CF."""
         raise NotImplementedError
 
     def local_ranges(self) -> list[tuple[Value, int]]:
@@ -172,8 +203,7 @@ class Lowering:
 
         body = self.frame.function.body
         if body is not None and name in body.registers:
-            slot, have = self._register(name)
-            value = self.em.load(have.storage, slot, max(have.bytes, 1))
+            value = self.load_register(name)
             return self.convert_bits(value, scalar.storage, signed=scalar.signed)
         return self.em.resize(special_register(self, name), llvm_bits(scalar.storage))
 
@@ -215,9 +245,18 @@ class Lowering:
             return
         if not isinstance(operand, ast.Register) or operand.negated:
             raise self.error("the destination must be a register")
-        slot, have = self._register(operand.name)
-        converted = self.convert_bits(value, have.storage, signed=scalar.signed)
-        self.em.store(converted, slot, max(have.bytes, 1))
+        _, have = self._register(operand.name)
+        self.store_register(operand.name, self.convert_bits(value, have.storage, signed=scalar.signed))
+
+    def store_register(self, name: str, value: Value) -> None:
+        """Assign a register a value of its own type."""
+        slot, have = self._register(name)
+        self.em.store(value, slot, max(have.bytes, 1))
+
+    def load_register(self, name: str) -> Value:
+        """A register's value."""
+        slot, have = self._register(name)
+        return self.em.load(have.storage, slot, max(have.bytes, 1))
 
     # addresses
 

@@ -39,7 +39,7 @@ def with_carry(low: Lowering, opcode: str, a: Value, b: Value, carry: Value | No
         second = em.binary(opcode, result, extended)
         more = em.icmp("ult", second, result) if opcode == "add" else em.icmp("ult", result, extended)
         out, result = em.binary("or", out, more), second
-    em.store(out, low.carry_slot(), 1)
+    low.write_carry(out)
     return result
 
 
@@ -51,7 +51,7 @@ def addc(low: Lowering, ins: Instruction) -> None:
     options.done()
     operands = low.operands(ins, 3)
     a, b = low.read(operands[1], scalar), low.read(operands[2], scalar)
-    carry = low.em.load("i1", low.carry_slot(), 1)
+    carry = low.read_carry()
     low.write(operands[0], with_carry(low, ins.opcode[:3], a, b, carry), scalar)
 
 
@@ -89,7 +89,7 @@ def multiply(low: Lowering, ins: Instruction) -> None:
     if adds:
         c = low.read(operands[3], result_type)
         if ins.opcode == "madc" or carry:
-            flag = em.load("i1", low.carry_slot(), 1) if ins.opcode == "madc" else None
+            flag = low.read_carry() if ins.opcode == "madc" else None
             result = with_carry(low, "add", result, c, flag)
         elif sat:
             result = em.intrinsic("sadd.sat", result.type, result, c)

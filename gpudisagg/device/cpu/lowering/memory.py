@@ -63,17 +63,15 @@ def load(low: Lowering, ins: Instruction) -> None:
             return
     pointer = low.address(address, space)
     metadata = em.parallel if space in ("global", "generic", "const") else ""
-    values = [
-        em.load(
-            scalar.storage,
-            em.offset(pointer, index * scalar.bytes),
-            scalar.bytes if space != "param" else 1,
-            volatile=volatile,
-            ordering=ordering,
-            metadata=metadata,
-        )
-        for index, _ in enumerate(elements)
-    ]
+    values = em.load_row(
+        scalar.storage,
+        pointer,
+        len(elements),
+        scalar.bytes if space != "param" else 1,
+        volatile=volatile,
+        ordering=ordering,
+        metadata=metadata,
+    )
     for element, value in zip(elements, values, strict=True):
         if not isinstance(element, Sink):
             low.write(element, value, scalar)
@@ -94,15 +92,14 @@ def store(low: Lowering, ins: Instruction) -> None:
     values = [low.read(element, scalar) for element in elements]
     pointer = low.address(operands[0], space)
     metadata = em.parallel if space in ("global", "generic") else ""
-    for index, value in enumerate(values):
-        em.store(
-            value,
-            em.offset(pointer, index * scalar.bytes),
-            scalar.bytes if space != "param" else 1,
-            volatile=volatile,
-            ordering=ordering,
-            metadata=metadata,
-        )
+    em.store_row(
+        values,
+        pointer,
+        scalar.bytes if space != "param" else 1,
+        volatile=volatile,
+        ordering=ordering,
+        metadata=metadata,
+    )
 
 
 def fence(low: Lowering, ins: Instruction) -> None:

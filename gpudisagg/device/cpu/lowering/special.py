@@ -27,7 +27,7 @@ def special_register(low: Lowering, name: str) -> Value:
                 return em.const("i32", int(base.startswith("%n")))
             raise low.error(f"unknown register {name}")
         if base == "%tid":
-            return Value(f"%tid{axis}", "i32")
+            return low.thread_index(axis)
         if base == "%ctaid":
             return Value(f"%ctaid{axis}", "i32")
         if base == "%ntid":
@@ -49,7 +49,7 @@ def special_register(low: Lowering, name: str) -> Value:
 
 def linear(low: Lowering) -> Value:
     """The thread's index in its block, x fastest."""
-    return Value("%linear", "i32")
+    return low.linear()
 
 
 def lane(low: Lowering) -> Value:
@@ -111,7 +111,7 @@ def _total_shared(low: Lowering) -> Value:
 
 _MAKERS: dict[str, Callable[[Lowering], Value]] = {
     "%laneid": lane,
-    "%warpid": lambda low: low.em.binary("lshr", linear(low), low.em.const("i32", 5)),
+    "%warpid": lambda low: low.warp_index(),
     "%nwarpid": _warps,
     "%clock": lambda low: low.em.resize(_clock(low), 32),
     "%clock_hi": lambda low: low.em.resize(_clock_high(low), 32),

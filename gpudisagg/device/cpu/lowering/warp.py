@@ -5,7 +5,10 @@ Each publishes a word, waits for the lanes of its mask, and reads what they publ
 
 from __future__ import annotations
 
-from gpudisagg.device.cpu.ast import Instruction, Pair
+import functools
+from collections.abc import Sequence
+
+from gpudisagg.device.cpu.ast import Instruction, Integer, Operand, Pair
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
 from gpudisagg.device.cpu.lowering.special import lane
@@ -43,14 +46,32 @@ def shuffle(low: Lowering, ins: Instruction) -> None:
             source = em.binary("or", least, em.binary("and", distance, inverse))
         valid = em.icmp("sle", source, most)
     source = em.select(valid, source, me)
-    published = low.exchange(value, mask)
-    place = em.offset(published, em.resize(em.binary("shl", source, em.const("i32", 2)), 64))
-    result = em.load("i32", place, 4)
+    result = low.shuffled(value, mask, source, _known_sources(mode, operands[2], operands[3]))
     destination = operands[0]
     if isinstance(destination, Pair):
         low.write(destination.second, valid, PRED)
         destination = destination.first
     low.write(destination, result, B32)
+
+
+def _known_sources(mode: str, b: Operand, c: Operand) -> list[int] | None:
+    """Where each lane's word comes from, if the instruction says."""
+    if not isinstance(b, Integer) or not isinstance(c, Integer):
+        return None
+    distance, segment = b.value & 31, c.value >> 8 & 31
+    found = []
+    for me in range(32):
+        least = me & segment
+        most = least | (c.value & 31 & ~segment)
+        source = {
+            "up": me - distance,
+            "down": me + distance,
+            "bfly": me ^ distance,
+            "idx": least | (distance & ~segment),
+        }[mode]
+        valid = source >= most if mode == "up" else source <= most
+        found.append(source if valid else me)
+    return found
 
 
 def _equal_lanes(low: Lowering, published: Value, value: Value) -> Value:
@@ -61,6 +82,10 @@ def _equal_lanes(low: Lowering, published: Value, value: Value) -> Value:
     splat = em.value(f"shufflevector {first.typed}, {_LANES} poison, {_LANES} zeroinitializer", _LANES)
     same = em.value(f"icmp eq {words.typed}, {splat.text}", "<32 x i1>")
     return em.value(f"bitcast {same.typed} to i32", "i32")
+
+
+def _equal_to_first(low: Lowering, published: Value, values: Sequence[Value]) -> Value:
+    return _equal_lanes(low, published, values[0])
 
 
 def vote(low: Lowering, ins: Instruction) -> None:
@@ -101,7 +126,9 @@ def match(low: Lowering, ins: Instruction) -> None:
         words.append(em.resize(em.binary("lshr", value, em.const("i64", 32)), 32))
     same = mask
     for word in words:
-        same = em.binary("and", same, _equal_lanes(low, low.exchange(word, mask), word))
+        published = low.exchange(word, mask)
+        equal = low.each_lane([word], functools.partial(_equal_to_first, low, published))
+        same = em.binary("and", same, equal)
         group = em.binary("and", low.warp_group(), mask)
         same = em.binary("and", same, group)
     destination = operands[0]
@@ -144,11 +171,14 @@ def redux(low: Lowering, ins: Instruction) -> None:
     if operation in ("min", "max"):
         operation = ("s" if scalar.signed else "u") + operation
     neutral = em.const("i32", _NEUTRAL[operation])
-    words = em.value(f"load {_LANES}, {published.typed}, align 4", _LANES)
-    taking = em.value(f"bitcast {group.typed} to <32 x i1>", "<32 x i1>")
-    kept = em.value(f"select {taking.typed}, {words.typed}, {_LANES} splat (i32 {neutral.text})", _LANES)
-    name = f"llvm.vector.reduce.{operation}.v32i32"
-    low.write(operands[0], em.call(name, "i32", [kept]), scalar)
+
+    def reduced(values: Sequence[Value]) -> Value:
+        words = em.value(f"load {_LANES}, {published.typed}, align 4", _LANES)
+        taking = em.value(f"bitcast {values[0].typed} to <32 x i1>", "<32 x i1>")
+        kept = em.value(f"select {taking.typed}, {words.typed}, {_LANES} splat (i32 {neutral.text})", _LANES)
+        return em.call(f"llvm.vector.reduce.{operation}.v32i32", "i32", [kept])
+
+    low.write(operands[0], low.each_lane([group], reduced), scalar)
 
 
 def elect(low: Lowering, ins: Instruction) -> None:

@@ -1,0 +1,283 @@
+"""Loads and stores of a warp: one access where lanes' addresses are equal or side by side, else by lane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpudisagg.device.cpu.emitter import Emitter, Value, widened
+from gpudisagg.device.cpu.lanes import WIDTH, LaneCode, constants
+from gpudisagg.device.cpu.types import llvm_bits
+
+_HALF = WIDTH // 2
+# Sizes that hosts gather and scatter; LLVM turns others into a branch per lane.
+_GATHERED = (32, 64)
+# Loads in a loop ask for what they will want 2^3 iterations later.
+_AHEAD = 3
+
+
+class LaneEmitter(LaneCode):
+    """Adds memory to the code of a warp."""
+
+    def load(
+        self,
+        type_: str,
+        pointer: Value,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> Value:
+        """A load for the running lanes; one access where all have one address."""
+        if pointer.lanes == 1:
+            return super().load(
+                type_, pointer, align, volatile=volatile, ordering=ordering, metadata=metadata
+            )
+        size = llvm_bits(type_) // 8
+        if volatile or ordering is not None:
+            return self._one_by_one(type_, pointer, align, volatile=volatile, ordering=ordering)
+        if self.mask is not None or pointer.origin is None or pointer.stride not in (0, size):
+            return self._gather(type_, pointer, align)
+        fast, slow, joined, ended = (self.new_label(h) for h in ("near", "far", "loaded", "far.end"))
+        self.branch_if(self._regular(pointer), fast, slow)
+        self.place(fast)
+        near = self._load_halves(type_, pointer, align)
+        if self.streaming and pointer.stride:
+            self._prefetch(pointer)
+        self.branch(joined)
+        self.place(slow)
+        far = self._gather(type_, pointer, align)
+        self.branch(ended)
+        self.place(ended)
+        self.branch(joined)
+        self.place(joined)
+        phi = f"phi {near.full} [ {near.text}, {fast} ], [ {far.text}, {ended} ]"
+        return self.value(phi, type_, WIDTH)
+
+    def store(
+        self,
+        value: Value,
+        pointer: Value,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> None:
+        """A store by the running lanes; where several have one address, the highest lane's stays."""
+        if pointer.lanes == 1:
+            super().store(
+                self.last_lane(value),
+                pointer,
+                align,
+                volatile=volatile,
+                ordering=ordering,
+                metadata=metadata,
+            )
+            return
+        value = self.broadcast(value, WIDTH)
+        size = llvm_bits(value.type) // 8
+        if volatile or ordering is not None:
+            self._one_by_one(value.type, pointer, align, value, volatile=volatile, ordering=ordering)
+            return
+        if self.mask is not None or pointer.origin is None or pointer.stride not in (0, size):
+            self._scatter(value, pointer, align)
+            return
+        fast, slow, joined = (self.new_label(h) for h in ("near", "far", "stored"))
+        self.branch_if(self._regular(pointer), fast, slow)
+        self.place(fast)
+        for start in (0, _HALF):
+            if pointer.stride == 0:
+                piece = self.lane_of(value, self.const("i32", start + _HALF - 1))
+            else:
+                piece = self._picked(value, list(range(start, start + _HALF)))
+            super().store(piece, self.lane_of(pointer, self.const("i32", start)), align)
+        self.branch(joined)
+        self.place(slow)
+        self._scatter(value, pointer, align)
+        self.branch(joined)
+        self.place(joined)
+
+    def load_row(
+        self,
+        type_: str,
+        pointer: Value,
+        count: int,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> list[Value]:
+        """Vectors of each lane; in one piece where the lanes' vectors lie side by side."""
+        size = llvm_bits(type_) // 8
+        plain = not volatile and ordering is None and self.mask is None
+        if count == 1 or not plain or pointer.origin is None or pointer.stride != size * count:
+            return super().load_row(
+                type_, pointer, count, align, volatile=volatile, ordering=ordering, metadata=metadata
+            )
+        fast, slow, joined, ended = (self.new_label(h) for h in ("near", "far", "loaded", "far.end"))
+        self.branch_if(self._regular(pointer), fast, slow)
+        self.place(fast)
+        near = [self._picked(whole, list(range(i, _HALF * count, count))) for whole in self._pieces(
+            type_, pointer, count, align) for i in range(count)]  # fmt: skip
+        near = [self._joined(near[i], near[count + i]) for i in range(count)]
+        self.branch(joined)
+        self.place(slow)
+        far = [self._gather(type_, self.offset(pointer, i * size), align) for i in range(count)]
+        self.branch(ended)
+        self.place(ended)
+        self.branch(joined)
+        self.place(joined)
+        return [
+            self.value(f"phi {n.full} [ {n.text}, {fast} ], [ {f.text}, {ended} ]", type_, WIDTH)
+            for n, f in zip(near, far, strict=True)
+        ]
+
+    def _pieces(self, type_: str, pointer: Value, count: int, align: int) -> list[Value]:
+        """All vectors of each half of the warp."""
+        lanes = _HALF * count
+        full = widened(type_, lanes)
+        places = [self.lane_of(pointer, self.const("i32", start)) for start in (0, _HALF)]
+        return [self.value(f"load {full}, {at.typed}, align {align}", type_, lanes) for at in places]
+
+    def store_row(
+        self,
+        values: Sequence[Value],
+        pointer: Value,
+        align: int,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+        metadata: str = "",
+    ) -> None:
+        """Vectors of each lane; in one piece where the lanes' vectors lie side by side."""
+        count, size = len(values), llvm_bits(values[0].type) // 8
+        plain = not volatile and ordering is None and self.mask is None
+        if count not in (2, 4) or not plain or pointer.origin is None or pointer.stride != size * count:
+            super().store_row(values, pointer, align, volatile=volatile, ordering=ordering, metadata=metadata)
+            return
+        wide = [self.broadcast(value, WIDTH) for value in values]
+        fast, slow, joined = (self.new_label(h) for h in ("near", "far", "stored"))
+        self.branch_if(self._regular(pointer), fast, slow)
+        self.place(fast)
+        for start in (0, _HALF):
+            halves = [self._picked(value, list(range(start, start + _HALF))) for value in wide]
+            while len(halves) > 1:
+                halves = [self._joined(halves[i], halves[i + 1]) for i in range(0, len(halves), 2)]
+            order = [i * _HALF + lane for lane in range(_HALF) for i in range(count)]
+            place = self.lane_of(pointer, self.const("i32", start))
+            self.line(f"store {self._picked(halves[0], order).typed}, {place.typed}, align {align}")
+        self.branch(joined)
+        self.place(slow)
+        for index, value in enumerate(wide):
+            self._scatter(value, self.offset(pointer, index * size), align)
+        self.branch(joined)
+        self.place(joined)
+
+    def _joined(self, a: Value, b: Value) -> Value:
+        """All lanes of one value, then all of another."""
+        lanes = a.lanes + b.lanes
+        places = ", ".join(f"i32 {lane}" for lane in range(lanes))
+        return self.value(f"shufflevector {a.typed}, {b.typed}, <{lanes} x i32> <{places}>", a.type, lanes)
+
+    def _picked(self, value: Value, lanes: list[int]) -> Value:
+        """A constant choice of lanes."""
+        places = ", ".join(f"i32 {lane}" for lane in lanes)
+        mask = f"<{len(lanes)} x i32> <{places}>"
+        return self.value(f"shufflevector {value.typed}, {value.full} poison, {mask}", value.type, len(lanes))
+
+    def permuted(self, value: Value, sources: list[int]) -> Value:
+        """Each lane's value from the lane named for it."""
+        return self._picked(self.broadcast(value, WIDTH), sources)
+
+    def _regular(self, pointer: Value) -> Value:
+        """Whether each half of the warp has addresses `stride` apart. One is a row of a 16-wide block."""
+        origin, stride = pointer.origin, pointer.stride
+        assert origin is not None and stride is not None
+        known = self._checked.get((origin.text, stride))
+        if known is not None:
+            return known
+        expected = self._picked(origin, [0] * _HALF + [_HALF] * _HALF)
+        if stride:
+            steps = constants(origin.type, [lane % _HALF * stride for lane in range(WIDTH)])
+            expected = self.binary("add", expected, steps)
+        same = self.icmp("eq", origin, expected)
+        whole = self.value(f"bitcast {same.typed} to i32", "i32")
+        result = self.icmp("eq", whole, self.const("i32", -1))
+        self._checked[origin.text, stride] = result
+        return result
+
+    def _prefetch(self, pointer: Value) -> None:
+        """Ask for what this load will want some iterations on. Grid-stride loops jump from page to page,
+        where the host's own prefetcher doesn't follow.
+        """
+        last = self.slot("i64")
+        now = self.cast("ptrtoint", self.lane_of(pointer, self.const("i32", 0)), "i64")
+        step = self.binary("sub", now, Emitter.load(self, "i64", last, 8))
+        Emitter.store(self, now, last, 8)
+        ahead = self.binary("add", now, self.binary("shl", step, self.const("i64", _AHEAD)))
+        self.module.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        for line in (0, 64):
+            at = self.pointer(self.binary("add", ahead, self.const("i64", line)))
+            self.line(f"call void @llvm.prefetch.p0({at.typed}, i32 0, i32 3, i32 1)")
+
+    def _load_halves(self, type_: str, pointer: Value, align: int) -> Value:
+        lanes = 1 if pointer.stride == 0 else _HALF
+        halves = []
+        for start in (0, _HALF):
+            at = self.lane_of(pointer, self.const("i32", start))
+            full = widened(type_, lanes)
+            halves.append(self.value(f"load {full}, {at.typed}, align {align}", type_, lanes))
+        first, second = (self.broadcast(h, _HALF) for h in halves)
+        return self._joined(first, second)
+
+    def _gather(self, type_: str, pointer: Value, align: int) -> Value:
+        if llvm_bits(type_) not in _GATHERED and self.mask is not None:
+            return self._one_by_one(type_, pointer, align)
+        full = widened(type_, WIDTH)
+        intrinsic = f"llvm.masked.gather.{_suffix(type_)}.v{WIDTH}p0"
+        lanes = f"<{WIDTH} x i1>"
+        self.module.declarations.add(f"declare {full} @{intrinsic}({pointer.full}, {lanes}, {full})")
+        rest = f"{full} zeroinitializer"
+        arguments = f"{pointer.full} align {align} {pointer.text}, {self.running.typed}, {rest}"
+        return self.value(f"call {full} @{intrinsic}({arguments})", type_, WIDTH)
+
+    def _scatter(self, value: Value, pointer: Value, align: int) -> None:
+        if llvm_bits(value.type) not in _GATHERED and self.mask is not None:
+            self._one_by_one(value.type, pointer, align, value)
+            return
+        intrinsic = f"llvm.masked.scatter.{_suffix(value.type)}.v{WIDTH}p0"
+        lanes = f"<{WIDTH} x i1>"
+        self.module.declarations.add(f"declare void @{intrinsic}({value.full}, {pointer.full}, {lanes})")
+        arguments = f"{value.typed}, {pointer.full} align {align} {pointer.text}, {self.running.typed}"
+        self.line(f"call void @{intrinsic}({arguments})")
+
+    def _one_by_one(
+        self,
+        type_: str,
+        pointer: Value,
+        align: int,
+        value: Value | None = None,
+        *,
+        volatile: bool = False,
+        ordering: str | None = None,
+    ) -> Value:
+        """Lane by lane: what hosts don't gather, or what must neither be merged nor moved."""
+        result = self.array("loaded", type_)
+        values = [pointer] if value is None else [pointer, value]
+
+        def body(lane: Value, one: list[Value]) -> None:
+            if value is None:
+                place = self._element(result, type_, lane)
+                found = Emitter.load(self, type_, one[0], align, volatile=volatile, ordering=ordering)
+                Emitter.store(self, found, place, align)
+            else:
+                Emitter.store(self, one[1], one[0], align, volatile=volatile, ordering=ordering)
+
+        self.lane_loop(values, body)
+        return self.kept(type_, result)
+
+
+def _suffix(type_: str) -> str:
+    return f"v{WIDTH}" + {"float": "f32", "double": "f64"}.get(type_, type_)

@@ -1,0 +1,80 @@
+"""Which execution model a kernel gets, and the scratch memory each takes."""
+
+from __future__ import annotations
+
+from gpudisagg.device.cpu import ast, coroutines, warps
+from gpudisagg.device.cpu.flow import Flow, Unstructured, is_trap
+from gpudisagg.device.cpu.lanes import WIDTH
+from gpudisagg.device.cpu.uniform import Uniformity
+
+# Blocks beyond which the two forms of a kernel would take too long to compile.
+MAX_BLOCKS = 400
+# So are those where lanes may wait at too many places: each is asked for lanes after each block.
+MAX_WAITING = 4000
+# Statements beyond which compiling twice costs more than it is likely to give where threads needn't wait.
+MAX_UNFORCED = 1000
+# Branches beyond which a loop over threads isn't vectorised, or runs everything for everyone.
+MANY_BRANCHES = 4
+# Bytes of .local memory per thread: a warp's may be on the host's stack.
+MAX_LOCAL = 4096
+
+
+def _block_barrier(instruction: ast.Instruction) -> bool:
+    return instruction.opcode in ("bar", "barrier") and "warp" not in instruction.modifiers
+
+
+def has_barriers(function: ast.Function) -> bool:
+    """Whether the warps of a block wait for one another."""
+    statements = function.body.statements if function.body is not None else ()
+    return any(isinstance(s, ast.Instruction) and _block_barrier(s) for s in statements)
+
+
+def lockstep_plan(function: ast.Function) -> Uniformity | None:
+    """The plan by which the kernel runs in lockstep, or None where that isn't exact.
+
+    It is not for kernels that call, whose control flow isn't reducible, where only some lanes of a warp may
+    come to a block barrier or take an indexed branch, or where lanes may wait in a loop for one another.
+    """
+    body = function.body
+    if body is None or any(v.space == "param" for v in body.variables):
+        return None
+    if sum(v.size for v in body.variables if v.space == "local") > MAX_LOCAL:
+        return None
+    try:
+        flow = Flow(body)
+    except Unstructured:
+        return None
+    if len(flow.blocks) > MAX_BLOCKS:
+        return None
+    # The worst case first: every branch parts lanes.
+    if sum(len(others) for others in flow.waiting(set(range(len(flow.blocks))))) > MAX_WAITING:
+        return None
+    plan = Uniformity(function, flow)
+    for index, block in enumerate(flow.blocks):
+        for instruction in block.instructions:
+            if instruction.opcode == "call" and not is_trap(instruction):
+                return None
+            if _block_barrier(instruction):
+                uniform = not any(plan.varies(o) for o in instruction.operands if isinstance(o, ast.Register))
+                reduces = "red" in instruction.modifiers
+                if plan.waiting[index] or not (uniform or reduces):
+                    return None
+        if block.ends == "switch" and index in plan.divergent():
+            return None
+    return None if plan.spins() else plan
+
+
+def gains(plan: Uniformity) -> bool:
+    """Whether a kernel that needn't wait is better off in lockstep: LLVM vectorises a loop over threads only
+    where a thread has no loops of its own and few branches.
+    """
+    if len(plan.body.statements) > MAX_UNFORCED:
+        return False
+    return bool(plan.flow.loops) or len(plan.divergent()) > MANY_BRANCHES
+
+
+def scratch_sizes(frame_threads: int, frame: int) -> tuple[int, int]:
+    """Scratch memory of a block: fixed, and per thread. `frame` is for that many threads."""
+    if frame_threads == WIDTH:
+        return warps.SCRATCH_FIXED + frame, -(-frame // WIDTH) + warps.SCRATCH_PER_THREAD
+    return coroutines.SCRATCH_FIXED, coroutines.SCRATCH_PER_THREAD + frame
