@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpudisagg.device import KernelCode, nvrtc
-from gpudisagg.device.cpu.models import lockstep_plan
+from gpudisagg.device.cpu.models import lockstep_plan, scatters
 from gpudisagg.device.cpu.parser import parse
 from tests.device.harness import KERNELS, compiler, launch, load_file
 from tests.device.warp_programs import CELLS, VARIABLES, Reference, Statement, programs, to_ptx
@@ -155,3 +155,45 @@ def test_blocks_wait_for_the_one_before() -> None:
     launch(kernel("chained"), 20, 32, x, state, out)
     np.testing.assert_array_equal(state, 1 + np.cumsum(x))
     np.testing.assert_array_equal(out, np.concatenate([[1], 1 + np.cumsum(x)[:-1]]))
+
+
+PACKETS = """extern "C" __global__ void packets(const float4 *x, const int *where, float4 *out, int n) {
+  __shared__ float4 sum[8][32];
+  int t = threadIdx.x;
+  for (int k = 0; k < 8; k++) sum[k][t] = make_float4(0, 0, 0, 0);
+  for (int i = t; i < n; i += 32) {
+    float4 &s = sum[where[i]][t];
+    s.x += x[i].x; s.y += x[i].y; s.z += x[i].z; s.w += x[i].w;
+  }
+  __syncthreads();
+  if (t < 8) {
+    float4 all = make_float4(0, 0, 0, 0);
+    for (int j = 0; j < 32; j++) {
+      float4 s = sum[t][j];
+      all.x += s.x; all.y += s.y; all.z += s.z; all.w += s.w;
+    }
+    out[t] = all;
+  }
+}"""
+
+
+@pytest.mark.parametrize("n", [0, 1, 100, 1000])
+def test_packets_stored_where_data_says_are_left_to_threads_of_their_own(n: int) -> None:
+    ptx = nvrtc.compile_to_ptx(PACKETS.encode(), options=(), name="packets")
+    plan = lockstep_plan(parse(ptx).functions["packets"])
+    assert plan is not None and scatters(plan)
+    rng = np.random.default_rng(n)
+    x, where = rng.integers(0, 8, (n, 4)).astype(np.float32), rng.integers(0, 8, n).astype(np.int32)
+    out = np.zeros((8, 4), np.float32)
+    module = compiler().load(ptx)
+    try:
+        launch(module.kernels["packets"], 1, 32, x, where, out, np.int32(n))
+    finally:
+        module.close()
+    np.testing.assert_array_equal(out, [x[where == k].sum(0) for k in range(8)])
+
+
+def test_a_tiled_kernel_stays_in_lockstep() -> None:
+    ptx = nvrtc.compile_to_ptx((KERNELS / "matmul.cu").read_bytes(), options=(), name="matmul")
+    plan = lockstep_plan(parse(ptx).functions["matmul"])
+    assert plan is not None and not scatters(plan)

@@ -10,7 +10,7 @@ from gpudisagg.device.cpu.ast import Module
 from gpudisagg.device.cpu.emitter import ModuleText
 from gpudisagg.device.cpu.functions import device_function, params_size
 from gpudisagg.device.cpu.layout import ModuleLayout
-from gpudisagg.device.cpu.models import gains, has_barriers, lockstep_plan
+from gpudisagg.device.cpu.models import gains, has_barriers, lockstep_plan, scatters
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def translate(module: Module) -> Translation:
             continue
         needs = graph.needs(function)
         plan = lockstep_plan(function)
-        if plan is not None and not needs.waits and not gains(plan):
+        if plan is not None and (scatters(plan) if needs.waits else not gains(plan)):
             plan = None
         frame = 0
         if plan is not None:
