@@ -134,27 +134,14 @@ _DECLARATIONS = (
 )
 
 
-def kernel(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: ast.Function) -> None:
-    """Define the kernel: the coroutine, its frame size, the start of a block, its range of blocks."""
-    em = Emitter(text, parallel=False)
-    low = CoroutineLowering(layout, graph, em, function, '%"return"')
-    low.body()
-    # The last state is set here, then the final suspension.
-    tail = Emitter(text, parallel=False)
-    tail._values, tail._labels = em._values, em._labels
-    low.em = tail
-    record = low._warp()
-    tail.store(tail.const("i8", DONE), tail.offset(tail.offset(record, STATE), tail.resize(lane(low), 64)), 1)
-    text.declarations.update((*_DECLARATIONS, *SCHEDULER_DECLARATIONS))
-    text.helpers["scheduler"] = SCHEDULER
-    name = function.name
-    size = max(params_size(function), 8)
-    parameters = THREAD_PARAMETERS.format(params=f"dereferenceable({size})")
+def coroutine(name: str, ramp: str, parameters: str, size: int, em: Emitter, tail: list[str]) -> list[str]:
+    """The coroutine `ramp` around what `em` holds, `tail` run as it ends; and the function that tells how
+    large its frame is. `size`: bytes of parameters that may be read.
+    """
     # What the frame's size is asked with: the coroutine's pointers are promised to be readable.
-    blank = quoted(name + ".blank")
-    text.definitions.append(f"@{blank} = internal constant [{max(size, 128)} x i8] zeroinitializer, align 64")
-    ramp, frame = quoted(name + ".thread"), quoted(frame_symbol(name))
-    text.definitions += [
+    blank, frame = quoted(name + ".blank"), quoted(frame_symbol(name))
+    return [
+        f"@{blank} = internal constant [{max(size, 128)} x i8] zeroinitializer, align 64",
         f"define internal ptr @{ramp}({parameters}, ptr %frame) presplitcoroutine {ATTRIBUTES} {{",
         '"entry":',
         "  %id = call token @llvm.coro.id(i32 64, ptr null, ptr null, ptr null)",
@@ -171,7 +158,7 @@ def kernel(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: a
         '"body":',
         *em.code,
         '"return":',
-        *tail.code,
+        *tail,
         "  %last = call i8 @llvm.coro.suspend(token none, i1 true)",
         '  switch i8 %last, label %"suspend" [ i8 0, label %"never" i8 1, label %"cleanup" ]',
         '"never":',
@@ -189,9 +176,31 @@ i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, ptr null)
   %up = add i64 %size, 63
   %stride = and i64 %up, -64
   ret i64 %stride
-}}
-define internal void @{quoted(name + ".block")}(ptr noalias align 16 dereferenceable({size}) %params, \
-ptr align 8 dereferenceable(128) %ctx, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
+}}""",
+    ]
+
+
+def kernel(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: ast.Function) -> None:
+    """Define the kernel: the coroutine, its frame size, the start of a block, its range of blocks."""
+    em = Emitter(text, parallel=False)
+    low = CoroutineLowering(layout, graph, em, function, '%"return"')
+    low.body()
+    # The last state is set here, then the final suspension.
+    tail = Emitter(text, parallel=False)
+    tail._values, tail._labels = em._values, em._labels
+    low.em = tail
+    record = low._warp()
+    tail.store(tail.const("i8", DONE), tail.offset(tail.offset(record, STATE), tail.resize(lane(low), 64)), 1)
+    text.declarations.update((*_DECLARATIONS, *SCHEDULER_DECLARATIONS))
+    text.helpers["scheduler"] = SCHEDULER
+    name = function.name
+    size = max(params_size(function), 8)
+    parameters = THREAD_PARAMETERS.format(params=f"dereferenceable({size})")
+    ramp, frame = quoted(name + ".thread"), quoted(frame_symbol(name))
+    text.definitions += [
+        *coroutine(name, ramp, parameters, size, em, tail.code),
+        f"""define internal void @{quoted(name + ".block")}(\
+ptr noalias align 16 dereferenceable({size}) %params, ptr align 8 dereferenceable(128) %ctx, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
 entry:
   %nx.p = getelementptr i8, ptr %ctx, i64 {c.BLOCK}
   %nx = load i32, ptr %nx.p, align 4

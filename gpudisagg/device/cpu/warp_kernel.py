@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpudisagg.device.cpu import ast, warps
 from gpudisagg.device.cpu.analysis import CallGraph
+from gpudisagg.device.cpu.coroutines import coroutine
 from gpudisagg.device.cpu.diverge import WarpLowering
 from gpudisagg.device.cpu.driver import block_range
 from gpudisagg.device.cpu.emitter import ModuleText, quoted
@@ -62,44 +63,9 @@ def kernel(
     tail, em.code = em.code, code
     text.declarations.update((*_DECLARATIONS, *warps.SCHEDULER_DECLARATIONS))
     text.helpers["warps"] = warps.SCHEDULER
-    blank, frame = quoted(name + ".blank"), quoted(frame_symbol(name))
+    frame = quoted(frame_symbol(name))
     text.definitions += [
-        f"@{blank} = internal constant [{max(size, 128)} x i8] zeroinitializer, align 64",
-        f"define internal ptr @{warp}({parameters}, ptr %frame) presplitcoroutine {ATTRIBUTES} {{",
-        '"entry":',
-        "  %id = call token @llvm.coro.id(i32 64, ptr null, ptr null, ptr null)",
-        "  %size = call i64 @llvm.coro.size.i64()",
-        "  %asking = icmp eq ptr %frame, null",
-        '  br i1 %asking, label %"ask", label %"start"',
-        '"ask":',
-        "  %size.p = inttoptr i64 %size to ptr",
-        "  ret ptr %size.p",
-        '"start":',
-        "  %handle = call ptr @llvm.coro.begin(token %id, ptr %frame)",
-        *em.entry,
-        '  br label %"body"',
-        '"body":',
-        *em.code,
-        '"return":',
-        *tail,
-        "  %last = call i8 @llvm.coro.suspend(token none, i1 true)",
-        '  switch i8 %last, label %"suspend" [ i8 0, label %"never" i8 1, label %"cleanup" ]',
-        '"never":',
-        "  unreachable",
-        '"cleanup":',
-        '  br label %"suspend"',
-        '"suspend":',
-        "  call void @llvm.coro.end(ptr %handle, i1 false, token none)",
-        "  ret ptr %handle",
-        "}",
-        f"""define i64 @{frame}() nounwind {{
-  %size.p = call ptr @{warp}(ptr @{blank}, ptr @{blank}, \
-i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, ptr null)
-  %size = ptrtoint ptr %size.p to i64
-  %up = add i64 %size, 63
-  %stride = and i64 %up, -64
-  ret i64 %stride
-}}""",
+        *coroutine(name, warp, parameters, size, em, tail),
         warps.block_function(name, warp, size, ATTRIBUTES, frame=frame),
         *block_range(name, size),
     ]
