@@ -200,7 +200,8 @@ def kernel(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: a
     text.definitions += [
         *coroutine(name, ramp, parameters, size, em, tail.code),
         f"""define internal void @{quoted(name + ".block")}(\
-ptr noalias align 16 dereferenceable({size}) %params, ptr align 8 dereferenceable(128) %ctx, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
+ptr noalias align 16 dereferenceable({size}) %params, \
+ptr align 8 dereferenceable(128) %ctx, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
 entry:
   %nx.p = getelementptr i8, ptr %ctx, i64 {c.BLOCK}
   %nx = load i32, ptr %nx.p, align 4
