@@ -109,7 +109,7 @@ def accept_on(socket: sockets.socket, hello: Hello, welcome: Welcome, timeout: f
     endpoint = ffi.new("gpud_endpoint **")
     name = text_bytes(welcome.name)
     check(
-        lib.gpud_endpoint_shm_accept(socket.fileno(), wanted, granted, name, deadline_ns(timeout), endpoint),
+        lib.gpud_endpoint_accept(socket.fileno(), wanted, granted, name, deadline_ns(timeout), endpoint),
         "WELCOME",
     )
     socket.detach()  # the endpoint's from here on

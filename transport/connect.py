@@ -92,7 +92,7 @@ def _handshake(socket: sockets.socket, hello: Hello, remaining: float, timeout: 
         deadline_ns(remaining),
         endpoint,
     )
-    rc = _interruptible(lambda: int(lib.gpud_endpoint_shm_connect(*arguments)), socket)
+    rc = _interruptible(lambda: int(lib.gpud_endpoint_connect(*arguments)), socket)
     words = text_of(bytes(ffi.string(text)))
     if refused.status:
         raise Refused(refused.status, words, refused.retry_ms)

@@ -41,6 +41,10 @@ MODULE_STATUS = _define("IIII", "gpud_msg_module_status")
 EVENT_TIME = _define("IIQ", "gpud_msg_event_time")
 FAULT = _define("QIIQII3II", "gpud_msg_fault")
 BYE = _define("II", "gpud_msg_bye")
+COMPLETED = _define("QII", "gpud_msg_completed")
+BYTES = _define("Q", "gpud_msg_bytes")
+REGION_KEY = _define("QII", "gpud_msg_region_key")
+CREDIT = _define("II", "gpud_msg_credit")
 
 Triple = tuple[int, int, int]
 

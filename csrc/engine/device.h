@@ -65,6 +65,8 @@ typedef struct gpud_device_ops {
   /* Zeroed memory at [address, address + size) of the window; -ENOMEM. */
   int (*map)(gpud_device *d, uint64_t address, uint64_t size);
   int (*unmap)(gpud_device *d, uint64_t address, uint64_t size);
+  /* Where this process reaches mapped device memory with plain loads and stores; NULL: nowhere. */
+  void *(*host_pointer)(gpud_device *d, uint64_t address);
   /* Between host memory of this process (a mapped region) and device memory. */
   int (*copy_in)(gpud_device *d, uint64_t destination, const void *source, uint64_t size, uint32_t stream);
   int (*copy_out)(gpud_device *d, void *destination, uint64_t source, uint64_t size, uint32_t stream);

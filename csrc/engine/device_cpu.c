@@ -129,6 +129,12 @@ static int guarded(device_cpu *device, void (*call)(void *), void *argument)
   return rc;
 }
 
+static void *cpu_host_pointer(gpud_device *d, uint64_t address)
+{
+  (void)d;
+  return (void *)(uintptr_t)address;
+}
+
 static int cpu_copy_in(gpud_device *d, uint64_t destination, const void *source, uint64_t size, uint32_t stream)
 {
   (void)stream;
@@ -270,6 +276,7 @@ static const gpud_device_ops cpu_ops = {
   .limits = cpu_limits,
   .map = cpu_map,
   .unmap = cpu_unmap,
+  .host_pointer = cpu_host_pointer,
   .copy_in = cpu_copy_in,
   .copy_out = cpu_copy_out,
   .copy = cpu_copy,

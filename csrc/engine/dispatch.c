@@ -83,9 +83,42 @@ static int unmap(gpud_engine *e)
   if (gpud_memory_remove_chunks(&e->memory, m.address, m.size))
     return gpud_refuse(e, GPUD_STATUS_INVALID, m.address, "UNMAP: [0x%llx, +%llu) is not made of whole mapped chunks",
                        (ull)m.address, (ull)m.size);
+  const void *here = e->device->ops->host_pointer(e->device, m.address);
+  gpud_endpoint *ep = gpud_connection_endpoint(e->connection);
+  if (here)
+    ep->ops->local_gone(ep, here, m.size);
   int rc = e->device->ops->unmap(e->device, m.address, m.size);
   memory_changed(e);
   return done_by_device(e, "UNMAP", m.address, rc);
+}
+
+/* Where the device's memory is this process's, a region that is not mapped here is read straight into it, and written from it. */
+static void *reachable(gpud_engine *e, const gpud_msg_copy_host *m)
+{
+  void *here = e->device->ops->host_pointer(e->device, m->address);
+  if (!here)
+    gpud_refuse(e, GPUD_STATUS_UNSUPPORTED, m->address, "region %u is not mapped in the worker", m->region);
+  return here;
+}
+
+static int fetch(gpud_engine *e, const gpud_msg_copy_host *m)
+{
+  void *here = reachable(e, m);
+  if (!here)
+    return GPUD_FAILED;
+  int rc = gpud_connection_rma_read(e->connection, m->region, m->offset, here, m->size);
+  gpud_count(&e->stats.bytes_in, m->size);
+  return gpud_region_moved(e, "COPY_IN", m->region, rc);
+}
+
+static int send_back(gpud_engine *e, const gpud_msg_copy_host *m)
+{
+  const void *here = reachable(e, m);
+  if (!here)
+    return GPUD_FAILED;
+  int rc = gpud_connection_rma_write(e->connection, m->region, m->offset, here, m->size);
+  gpud_count(&e->stats.bytes_out, m->size);
+  return gpud_region_moved(e, "COPY_OUT", m->region, rc);
 }
 
 static int copy_in(gpud_engine *e)
@@ -98,6 +131,8 @@ static int copy_in(gpud_engine *e)
   int rc = gpud_region_span(e, m.region, m.offset, m.size, GPUD_ACCESS_READ, &source);
   if (rc)
     return rc;
+  if (!source)
+    return fetch(e, &m);
   rc = e->device->ops->copy_in(e->device, m.address, source, m.size, stream_of(e));
   gpud_count(&e->stats.bytes_in, m.size);
   gpud_connection_count_copied(e->connection, m.size, 0);
@@ -114,6 +149,8 @@ static int copy_out(gpud_engine *e)
   int rc = gpud_region_span(e, m.region, m.offset, m.size, GPUD_ACCESS_WRITE, &destination);
   if (rc)
     return rc;
+  if (!destination)
+    return send_back(e, &m);
   rc = e->device->ops->copy_out(e->device, destination, m.address, m.size, stream_of(e));
   gpud_count(&e->stats.bytes_out, m.size);
   gpud_connection_count_copied(e->connection, 0, m.size);

@@ -111,7 +111,7 @@ int gpud_engine_attach(gpud_engine *e, int socket, const gpud_hello *hello, uint
   int rc = may_attach(e);
   if (rc == 0) {
     describe(e, session, memory, host_memory, &welcome);
-    rc = gpud_endpoint_shm_accept(socket, hello, &welcome, e->limits.name, deadline, &ep);
+    rc = gpud_endpoint_accept(socket, hello, &welcome, e->limits.name, deadline, &ep);
   }
   if (rc) {
     close(socket);

@@ -148,8 +148,13 @@ int gpud_region_add_command(gpud_engine *e);
 int gpud_region_drop_command(gpud_engine *e);
 /* Takes the descriptor of a REGION_ADD that is not executed. 0 or -errno of the connection. */
 int gpud_region_refuse(gpud_engine *e);
-/* The region's bytes [offset, offset + size), mapped here, if `access` allows; or GPUD_FAILED. */
+/*
+ * Whether the region has bytes [offset, offset + size) and allows `access`: 0 or GPUD_FAILED. *pointer is where they are mapped
+ * here, or NULL: then gpud_connection_rma_read and _write reach them.
+ */
 int gpud_region_span(gpud_engine *e, uint32_t region, uint64_t offset, uint64_t size, uint32_t access, void **pointer);
+/* What rma_read or rma_write of such bytes said: 0, GPUD_FAILED, or -errno of the connection. */
+int gpud_region_moved(gpud_engine *e, const char *op, uint32_t region, int rc);
 
 /* watch.c */
 int gpud_watch_start(gpud_engine *e);

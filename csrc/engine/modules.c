@@ -113,7 +113,7 @@ static int copy_image(gpud_engine *e, const gpud_msg_module_load *m)
   loading->image_size = m->size;
   loading->mapped_size = mapped;
   rc = gpud_connection_rma_read(e->connection, m->region, m->offset, image, m->size);
-  return rc ? gpud_refuse(e, GPUD_STATUS_INTERNAL, 0, "MODULE_LOAD: region %u: %s", m->region, strerror(-rc)) : 0;
+  return gpud_region_moved(e, "MODULE_LOAD", m->region, rc);
 }
 
 int gpud_module_load(gpud_engine *e)

@@ -116,8 +116,23 @@ int gpud_region_span(gpud_engine *e, uint32_t region, uint64_t offset, uint64_t 
                        (unsigned long long)offset, (unsigned long long)size, region, (unsigned long long)view.size);
   if ((view.access & access) != access)
     return gpud_refuse(e, GPUD_STATUS_INVALID, 0, "region %u was not registered for this access", region);
-  if (!view.pointer)
-    return gpud_refuse(e, GPUD_STATUS_UNSUPPORTED, 0, "region %u is not mapped in the worker", region);
-  *pointer = (unsigned char *)view.pointer + offset;
+  *pointer = view.pointer ? (unsigned char *)view.pointer + offset : NULL;
   return 0;
+}
+
+int gpud_region_moved(gpud_engine *e, const char *op, uint32_t region, int rc)
+{
+  switch (rc) {
+  case 0:
+  case -EPIPE:
+  case -EPROTO:
+  case -ETIMEDOUT:
+    return rc;
+  case -ENOMEM:
+    return gpud_refuse(e, GPUD_STATUS_OUT_OF_MEMORY, 0, "%s: the worker cannot register so much memory", op);
+  case -EACCES:
+    return gpud_refuse(e, GPUD_STATUS_INVALID, 0, "%s: the client's side refused access to region %u", op, region);
+  default:
+    return gpud_refuse(e, GPUD_STATUS_INTERNAL, 0, "%s: region %u: %s", op, region, strerror(-rc));
+  }
 }

@@ -263,9 +263,11 @@ void gpud_connection_free(gpud_connection *c)
   gpud_connection_let_go(c);
 }
 
-/* Client: offers the descriptor and posts what announces it, as one step. */
-int gpud_connection_announce(gpud_connection *c, int fd, const gpud_msg_region_add *add, uint64_t deadline)
+/* Client: offers the region and posts what announces it, as one step. */
+int gpud_connection_announce(gpud_connection *c, const gpud_region_offer *offer, uint64_t address, uint64_t deadline)
 {
+  const gpud_msg_region_add add = {
+    .region = offer->number, .access = offer->access, .size = offer->size, .address = address};
   if (ended(c))
     return ended(c);
   int rc = gpud_mutex_acquire(&c->regions, deadline);
@@ -273,11 +275,11 @@ int gpud_connection_announce(gpud_connection *c, int fd, const gpud_msg_region_a
     return rc;
   rc = c->regions_error;
   if (rc == 0) /* first of all the room, so that nothing is likely to come between the two */
-    rc = c->ep->ops->wait(c->ep, GPUD_WAIT_CREDIT, HEAD_SIZE + sizeof *add, deadline);
+    rc = c->ep->ops->wait(c->ep, GPUD_WAIT_CREDIT, HEAD_SIZE + sizeof add, deadline);
   if (rc == 0)
-    rc = c->ep->ops->region_offer(c->ep, fd, deadline);
+    rc = c->ep->ops->region_offer(c->ep, offer, deadline);
   if (rc == 0) {
-    int64_t sequence = gpud_connection_post(c, GPUD_OP_REGION_ADD, 0, add, sizeof *add, deadline);
+    int64_t sequence = gpud_connection_post(c, GPUD_OP_REGION_ADD, 0, &add, sizeof add, deadline);
     if (sequence < 0) {
       rc = (int)sequence;
       c->regions_error = -EPIPE; /* a descriptor that nothing announces: the two are out of step for good */

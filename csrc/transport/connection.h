@@ -79,11 +79,19 @@ const char *gpud_connection_transport(const gpud_connection *c);
  * the peer is gone (-EPIPE), it breaks the protocol or sends anything else (-EPROTO), or `deadline` (-ETIMEDOUT).
  */
 int gpud_connection_echo(gpud_connection *c, uint64_t deadline);
+/* The same for the next `count` messages, all of them DATA, each within ten seconds or so: 0, or -errno. */
+int gpud_connection_answer(gpud_connection *c, uint64_t count);
 /*
- * `rounds` round trips of a DATA message of `size` bytes, head included, against gpud_connection_echo; the time of each
+ * `rounds` round trips of a DATA message of `size` bytes, head included, against echo or answer; the time of each
  * in nanoseconds[rounds]. Each has ten seconds. 0 or -errno as post and receive; -EPROTO: another message came back.
  */
 int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds, uint64_t *nanoseconds);
+/*
+ * One way: `count` numbered DATA messages of `size` bytes, head included, then the one answer of the gpud_connection_sink that
+ * takes them: it has checked each one's number. 0 or -errno as post and receive; -EPROTO: something else came.
+ */
+int gpud_connection_flood(gpud_connection *c, uint32_t size, uint64_t count);
+int gpud_connection_sink(gpud_connection *c, uint64_t count);
 
 /* Hangs up and frees the connection. Nothing may be waiting on it; stages may still be freed afterwards. */
 void gpud_connection_free(gpud_connection *c);
@@ -98,7 +106,10 @@ int gpud_region_create(gpud_connection *c, uint32_t number, uint64_t size, uint3
                        int prefault, uint64_t deadline, gpud_region **region);
 void *gpud_region_pointer(const gpud_region *region);
 uint64_t gpud_region_size(const gpud_region *region);
-/* Posts REGION_DROP (unless the connection is gone). The memory stays mapped here until gpud_region_free. */
+/*
+ * Posts REGION_DROP (unless the connection is gone), and waits for what of the region's bytes is still on its way out.
+ * The memory stays mapped here until gpud_region_free.
+ */
 int gpud_region_drop(gpud_connection *c, gpud_region *region, uint64_t deadline);
 void gpud_region_free(gpud_region *region);
 
@@ -112,8 +123,8 @@ int gpud_connection_rma_write(gpud_connection *c, uint32_t region, uint64_t offs
 /* As gpud_connection_post, the body being `head` and then `body`: for bodies that do not lie in one piece. */
 int64_t gpud_connection_post_parts(gpud_connection *c, uint8_t op, uint32_t stream, const void *head,
                                    uint32_t head_size, const void *body, uint32_t body_size, uint64_t deadline);
-/* region.c: sends the descriptor and posts the REGION_ADD that announces it, as one step. */
-int gpud_connection_announce(gpud_connection *c, int fd, const gpud_msg_region_add *add, uint64_t deadline);
+/* region.c: offers the region to the peer and posts the REGION_ADD that announces it (`address`: in the window, or 0), as one step. */
+int gpud_connection_announce(gpud_connection *c, const gpud_region_offer *offer, uint64_t address, uint64_t deadline);
 /* Adds to the statistics what was copied to and from regions outside rma_read and rma_write. */
 void gpud_connection_count_copied(gpud_connection *c, uint64_t in, uint64_t out);
 /*

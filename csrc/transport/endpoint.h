@@ -1,6 +1,7 @@
 /*
  * An endpoint moves messages one way each and reaches the peer's registered memory. `loop` (both ends in one process)
- * and `shm` share one implementation over rings (endpoint_ring.c); others come behind the same table.
+ * and `shm` share one implementation over rings (endpoint_ring.c), `tcp` and `verbs` one over messages that are carried
+ * (endpoint_carried.c).
  *
  * The table is a contract. No slot may be NULL: what a transport lacks is filled with gpud_endpoint_unsupported_*.
  * Unless it says otherwise a slot does not block, does not allocate and may be called by one thread at a time per
@@ -32,6 +33,21 @@ typedef struct gpud_region_view {
   uint64_t address; /* where kernels see it, or 0 */
 } gpud_region_view;
 
+/* A region, as its client has it. */
+typedef struct gpud_region_offer {
+  uint32_t number;
+  uint32_t access; /* GPUD_ACCESS_* */
+  uint64_t size;
+  void *pointer;
+  int fd; /* its sealed memfd, or -1: GPUD_REGION_STREAM has none */
+} gpud_region_offer;
+
+/* What an endpoint can do beyond the table, in gpud_endpoint.properties. */
+#define GPUD_ENDPOINT_MAPS 1u   /* regions are mapped at the worker: a region's fd is needed */
+#define GPUD_ENDPOINT_DIRECT 2u /* GPUD_REGION_STREAM: copies reach any memory of the client's without registering it */
+
+#define GPUD_STALL_MS 10000u /* rma_read and rma_write give up after so long without a byte */
+
 typedef struct gpud_endpoint_ops {
   const char *name;
 
@@ -58,8 +74,18 @@ typedef struct gpud_endpoint_ops {
   /* Ends every wait on this side, now and from now on, with -EPIPE. Any thread; async-signal-safe. */
   void (*interrupt)(gpud_endpoint *ep);
 
-  /* Client: makes the region reachable for the peer; sends what must precede REGION_ADD. May block until `deadline`. */
-  int (*region_offer)(gpud_endpoint *ep, int fd, uint64_t deadline);
+  /*
+   * Client: makes the region reachable for the peer; sends what must precede REGION_ADD. May block until `deadline`.
+   * GPUD_REGION_STREAM (where the endpoint is DIRECT): the one range that the next copies name so; -EBUSY where one is offered.
+   */
+  int (*region_offer)(gpud_endpoint *ep, const gpud_region_offer *offer, uint64_t deadline);
+  /*
+   * Client: the memory may go. Returns once nothing here will read or write it any more on the peer's behalf, which may
+   * take until the commands up to `sequence` are complete, or until their bytes have left; the transport may put that off where the
+   * memory stays valid meanwhile (pages pinned). Blocks while bytes move: -ETIMEDOUT after GPUD_STALL_MS without one, the
+   * connection is then unusable. 0, -ENOENT.
+   */
+  int (*region_withdraw)(gpud_endpoint *ep, uint32_t region, uint64_t sequence);
   /*
    * Worker, on REGION_ADD (already bounded by the caller): takes what region_offer sent and makes it reachable. May block until `deadline`.
    * -EEXIST, -EPERM (not sealed, wrong size), -ENOMEM, -ETIMEDOUT, -EPIPE, -ENOTSUP (an address, where regions cannot be mapped).
@@ -68,11 +94,16 @@ typedef struct gpud_endpoint_ops {
   int (*region_drop)(gpud_endpoint *ep, uint32_t region);                         /* 0, -ENOENT */
   int (*region_view)(gpud_endpoint *ep, uint32_t region, gpud_region_view *view); /* 0, -ENOENT */
   /*
-   * Worker: one-sided copies between local memory and [offset, offset + size) of a region, complete on return.
-   * -ENOENT, -ERANGE (past its end), -EACCES, -EPIPE.
+   * Worker: one-sided copies between local memory and [offset, offset + size) of a region, complete on return. Block while bytes
+   * move. Over tcp bytes ride behind their command: then a command's region is read from front to back, once, and what its handler
+   * leaves of them is skipped.
+   * -ENOENT, -ERANGE (past its end), -EACCES, -EPIPE, -EPROTO, -ETIMEDOUT (GPUD_STALL_MS without a byte), -ENOMEM.
    */
   int (*rma_read)(gpud_endpoint *ep, uint32_t region, uint64_t offset, void *destination, uint64_t size);
   int (*rma_write)(gpud_endpoint *ep, uint32_t region, uint64_t offset, const void *source, uint64_t size);
+
+  /* Worker: local memory [memory, memory + size) is about to be unmapped: forgets what it registered of it. */
+  void (*local_gone)(gpud_endpoint *ep, const void *memory, uint64_t size);
 
   /* Whether the peer's end is still open: 1 or 0. Any thread. */
   int (*alive)(gpud_endpoint *ep);
@@ -84,7 +115,8 @@ typedef struct gpud_endpoint_ops {
 
 struct gpud_endpoint {
   const gpud_endpoint_ops *ops;
-  uint64_t features; /* GPUD_FEATURE_* granted */
+  uint64_t features;   /* GPUD_FEATURE_* granted */
+  uint32_t properties; /* GPUD_ENDPOINT_* */
 };
 
 /* cffi: begin */
@@ -94,18 +126,21 @@ typedef struct gpud_endpoint gpud_endpoint;
 int gpud_endpoint_loop(uint32_t command_slots, uint32_t reply_slots, gpud_endpoint **client, gpud_endpoint **worker);
 
 /*
- * The worker's half of the handshake on a connected Unix socket whose HELLO has been received and accepted: creates the sealed
- * segment, fills in welcome's version, features and ring sizes (0: the defaults), sends it with `text` and makes the endpoint.
- * Owns `socket` on success only. 0 or -errno.
+ * The handshake (handshake.c), on a connected socket. What the socket is decides the transport: a Unix socket gives `shm`; a TCP
+ * socket `verbs` where HELLO's features have GPUD_FEATURE_VERBS, else `tcp`.
+ *
+ * The worker's half, HELLO having been received and accepted: fills in welcome's version, features and ring sizes (0: the defaults),
+ * sends it with `text` and whatever the transport needs besides, and makes the endpoint. Owns `socket` on success only.
+ * 0 or -errno; -ENOTSUP: this build or machine has no verbs.
  */
-int gpud_endpoint_shm_accept(int socket, const gpud_hello *hello, gpud_welcome *welcome, const char *text,
-                             uint64_t deadline, gpud_endpoint **ep);
+int gpud_endpoint_accept(int socket, const gpud_hello *hello, gpud_welcome *welcome, const char *text,
+                         uint64_t deadline, gpud_endpoint **ep);
 /*
  * The client's half: sends HELLO, waits for WELCOME. Owns `socket` on success only. Returns 0, or -ECONNREFUSED with
- * *refused filled in and the reason in text[GPUD_MAX_TEXT], or -errno. On success text is the device's name.
+ * *refused filled in and the reason in text[GPUD_MAX_TEXT + 1], or -errno. On success text is the device's name.
  */
-int gpud_endpoint_shm_connect(int socket, const gpud_hello *hello, const char *name, gpud_welcome *welcome,
-                              gpud_refused *refused, char *text, uint64_t deadline, gpud_endpoint **ep);
+int gpud_endpoint_connect(int socket, const gpud_hello *hello, const char *name, gpud_welcome *welcome,
+                          gpud_refused *refused, char *text, uint64_t deadline, gpud_endpoint **ep);
 /* cffi: end */
 
 #endif

@@ -212,9 +212,24 @@ static void ring_interrupt(gpud_endpoint *ep)
   gpud_futex_wake(e->sleeping_here);
 }
 
-static int ring_region_offer(gpud_endpoint *ep, int fd, uint64_t deadline)
+static int ring_region_offer(gpud_endpoint *ep, const gpud_region_offer *offer, uint64_t deadline)
 {
-  return gpud_bootstrap_send_fd(ring_of(ep)->socket, fd, deadline);
+  return gpud_bootstrap_send_fd(ring_of(ep)->socket, offer->fd, deadline);
+}
+
+static int ring_region_withdraw(gpud_endpoint *ep, uint32_t region, uint64_t sequence)
+{
+  (void)ep;
+  (void)region;
+  (void)sequence;
+  return 0; /* the worker has a mapping of its own */
+}
+
+static void ring_local_gone(gpud_endpoint *ep, const void *memory, uint64_t size)
+{
+  (void)ep;
+  (void)memory;
+  (void)size;
 }
 
 static int ring_region_add(gpud_endpoint *ep, const gpud_msg_region_add *add, uint64_t deadline)
@@ -316,11 +331,13 @@ int gpud_ring_endpoint_new(const gpud_ring_setup *setup, gpud_endpoint **ep)
     .wait = ring_wait,
     .interrupt = ring_interrupt,
     .region_offer = ring_region_offer,
+    .region_withdraw = ring_region_withdraw,
     .region_add = ring_region_add,
     .region_drop = ring_region_drop,
     .region_view = ring_region_view,
     .rma_read = ring_rma_read,
     .rma_write = ring_rma_write,
+    .local_gone = ring_local_gone,
     .alive = ring_alive,
     .forget = ring_forget,
     .close = ring_close,
@@ -338,7 +355,7 @@ int gpud_ring_endpoint_new(const gpud_ring_setup *setup, gpud_endpoint **ep)
   gpud_slot *replies = commands + setup->command_slots;
   e->ops = ops;
   e->ops.name = setup->name;
-  e->base = (gpud_endpoint){.ops = &e->ops, .features = setup->features};
+  e->base = (gpud_endpoint){.ops = &e->ops, .features = setup->features, .properties = GPUD_ENDPOINT_MAPS};
   e->shared = shared;
   e->spin_ns = gpud_spin_ns();
   e->membarrier = (setup->features & GPUD_FEATURE_MEMBARRIER) != 0;

@@ -26,6 +26,12 @@ static int add_region(gpud_connection *c, const void *message, uint64_t deadline
   return add.address == 0 ? gpud_connection_region_add(c, message, deadline) : -EPROTO;
 }
 
+static int64_t send_back(gpud_connection *c, const char *message, uint32_t size, uint64_t deadline)
+{
+  const gpud_message_head *head = (const gpud_message_head *)(const void *)message;
+  return gpud_connection_post(c, GPUD_OP_DATA, head->stream, message + HEAD_SIZE, size - HEAD_SIZE, deadline);
+}
+
 int gpud_connection_echo(gpud_connection *c, uint64_t deadline)
 {
   _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
@@ -37,8 +43,7 @@ int gpud_connection_echo(gpud_connection *c, uint64_t deadline)
     int64_t rc;
     switch (head->op) {
     case GPUD_OP_DATA:
-      rc = gpud_connection_post(c, GPUD_OP_DATA, head->stream, message + HEAD_SIZE, (uint32_t)size - HEAD_SIZE,
-                                deadline);
+      rc = send_back(c, message, (uint32_t)size, deadline);
       break;
     case GPUD_OP_REGION_ADD:
       rc = add_region(c, message, deadline);
@@ -54,6 +59,25 @@ int gpud_connection_echo(gpud_connection *c, uint64_t deadline)
     if (rc < 0)
       return (int)rc;
   }
+}
+
+int gpud_connection_answer(gpud_connection *c, uint64_t count)
+{
+  _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
+  uint64_t deadline = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    if (i % ROUNDS_PER_DEADLINE == 0)
+      deadline = gpud_now() + ROUND_NS;
+    int got = gpud_connection_receive(c, message, deadline);
+    if (got < 0)
+      return got;
+    if (message[offsetof(gpud_message_head, op)] != GPUD_OP_DATA)
+      return -EPROTO;
+    int64_t posted = send_back(c, message, (uint32_t)got, deadline);
+    if (posted < 0)
+      return (int)posted;
+  }
+  return 0;
 }
 
 int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds, uint64_t *nanoseconds)
@@ -81,4 +105,50 @@ int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds,
   for (uint32_t i = 0; i < rounds; i++)
     nanoseconds[i] = (uint64_t)((double)nanoseconds[i] * scale);
   return 0;
+}
+
+/* What a flood's message or a sink's answer says after its head. */
+static uint64_t first_word(const char *message)
+{
+  uint64_t word;
+  memcpy(&word, message + HEAD_SIZE, sizeof word);
+  return word;
+}
+
+int gpud_connection_flood(gpud_connection *c, uint32_t size, uint64_t count)
+{
+  _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
+  char body[GPUD_MAX_MESSAGE] = {0};
+  if (size < HEAD_SIZE + sizeof(uint64_t) || size > GPUD_MAX_MESSAGE)
+    return -EMSGSIZE;
+  uint64_t deadline = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    if (i % ROUNDS_PER_DEADLINE == 0)
+      deadline = gpud_now() + ROUND_NS;
+    memcpy(body, &i, sizeof i);
+    int64_t posted = gpud_connection_post(c, GPUD_OP_DATA, 0, body, size - HEAD_SIZE, deadline);
+    if (posted < 0)
+      return (int)posted;
+  }
+  int got = gpud_connection_receive(c, message, gpud_now() + ROUND_NS);
+  if (got < 0)
+    return got;
+  return (uint32_t)got == HEAD_SIZE + sizeof count && first_word(message) == count ? 0 : -EPROTO;
+}
+
+int gpud_connection_sink(gpud_connection *c, uint64_t count)
+{
+  _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
+  uint64_t deadline = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    if (i % ROUNDS_PER_DEADLINE == 0)
+      deadline = gpud_now() + ROUND_NS;
+    int got = gpud_connection_receive(c, message, deadline);
+    if (got < 0)
+      return got;
+    if ((uint32_t)got < HEAD_SIZE + sizeof i || first_word(message) != i)
+      return -EPROTO;
+  }
+  int64_t posted = gpud_connection_post(c, GPUD_OP_DATA, 0, &count, sizeof count, gpud_now() + ROUND_NS);
+  return posted < 0 ? (int)posted : 0;
 }

@@ -23,8 +23,9 @@ int gpud_region_create(gpud_connection *c, uint32_t number, uint64_t size, uint3
   size = (size + page - 1) / page * page;
   int rc = gpud_segment_create(&r->segment, "gpudisagg-region", size, prefault);
   if (rc == 0) {
-    const gpud_msg_region_add add = {.region = number, .access = access, .size = size, .address = address};
-    rc = gpud_connection_announce(c, r->segment.fd, &add, deadline);
+    const gpud_region_offer offer = {
+      .number = number, .access = access, .size = size, .pointer = r->segment.base, .fd = r->segment.fd};
+    rc = gpud_connection_announce(c, &offer, address, deadline);
     close(r->segment.fd); /* the worker has its own; here the mapping is enough */
     r->segment.fd = -1;
     if (rc != 0)
@@ -45,7 +46,10 @@ int gpud_region_drop(gpud_connection *c, gpud_region *region, uint64_t deadline)
 {
   const gpud_msg_region_drop drop = {.region = region->number};
   int64_t rc = gpud_connection_post(c, GPUD_OP_REGION_DROP, 0, &drop, sizeof drop, deadline);
-  return rc < 0 ? (int)rc : 0;
+  if (rc < 0)
+    return (int)rc;
+  gpud_endpoint *ep = gpud_connection_endpoint(c);
+  return ep->ops->region_withdraw(ep, region->number, (uint64_t)rc);
 }
 
 void gpud_region_free(gpud_region *region)

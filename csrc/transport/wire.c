@@ -17,6 +17,12 @@ static size_t frame_fixed(uint16_t type)
     return sizeof(gpud_welcome);
   case GPUD_FRAME_REFUSED:
     return sizeof(gpud_refused);
+  case GPUD_FRAME_ASK:
+    return sizeof(gpud_ask);
+  case GPUD_FRAME_WAYS:
+    return sizeof(gpud_ways);
+  case GPUD_FRAME_QUEUE_PAIR:
+    return sizeof(gpud_queue_pair);
   default:
     return 0;
   }
@@ -157,6 +163,20 @@ static int check_bye(const char *body, size_t rest)
   return m.reserved == 0 && !has_nul(REST(gpud_msg_bye), rest);
 }
 
+static int check_completed(const char *body, size_t rest)
+{
+  (void)rest;
+  BODY(gpud_msg_completed, m);
+  return m.reserved == 0 && m.faulted <= 1;
+}
+
+static int check_credit(const char *body, size_t rest)
+{
+  (void)rest;
+  BODY(gpud_msg_credit, m);
+  return m.reserved == 0 && m.messages != 0;
+}
+
 static int check_nothing(const char *body, size_t rest)
 {
   (void)body;
@@ -166,6 +186,8 @@ static int check_nothing(const char *body, size_t rest)
 
 #define FROM_CLIENT 1u
 #define FROM_WORKER 2u
+#define LINK_CLIENT 4u /* link messages */
+#define LINK_WORKER 8u
 
 typedef struct message_rule {
   const char *name; /* NULL: no such op */
@@ -208,21 +230,60 @@ static const message_rule RULES[256] = {
   [GPUD_OP_EVENT_TIME] = {"EVENT_TIME", check_nothing, sizeof(gpud_msg_event_time), 0, FROM_WORKER},
   [GPUD_OP_FAULT] = {"FAULT", check_fault, sizeof(gpud_msg_fault), GPUD_MAX_TEXT, FROM_WORKER},
   [GPUD_OP_BYE] = {"BYE", check_bye, sizeof(gpud_msg_bye), GPUD_MAX_TEXT, FROM_WORKER},
+  [GPUD_OP_COMPLETED] = {"COMPLETED", check_completed, sizeof(gpud_msg_completed), 0, LINK_WORKER},
+  [GPUD_OP_BYTES] = {"BYTES", check_nothing, sizeof(gpud_msg_bytes), 0, LINK_WORKER},
+  [GPUD_OP_REGION_KEY] = {"REGION_KEY", check_nothing, sizeof(gpud_msg_region_key), 0, LINK_CLIENT},
+  [GPUD_OP_CREDIT] = {"CREDIT", check_credit, sizeof(gpud_msg_credit), 0, LINK_CLIENT | LINK_WORKER},
 };
 
-int gpud_message_check(const void *message, size_t size, int from_client)
+/* By the table: `from` is who may send it. */
+static int check(const void *message, size_t size, uint8_t from)
 {
   gpud_message_head head;
   if (size < HEAD || size > GPUD_MAX_MESSAGE)
     return -EPROTO;
   memcpy(&head, message, sizeof head);
   const message_rule *rule = &RULES[head.op];
-  if (head.size != size || head.flags != 0 || (rule->from & (from_client ? FROM_CLIENT : FROM_WORKER)) == 0)
+  if (head.size != size || head.flags != 0 || (rule->from & from) == 0)
     return -EPROTO;
   size_t body = size - HEAD;
   if (body < rule->fixed || body - rule->fixed > rule->extra)
     return -EPROTO;
   return rule->check((const char *)message + HEAD, body - rule->fixed) ? 0 : -EPROTO;
+}
+
+int gpud_message_check(const void *message, size_t size, int from_client)
+{
+  return check(message, size, from_client ? FROM_CLIENT : FROM_WORKER);
+}
+
+int gpud_link_check(const void *message, size_t size, int from_client)
+{
+  gpud_message_head head;
+  if (check(message, size, from_client ? LINK_CLIENT : LINK_WORKER) != 0)
+    return -EPROTO;
+  memcpy(&head, message, sizeof head);
+  return head.tag == 0 && head.stream == 0 && head.sequence == 0 ? 0 : -EPROTO;
+}
+
+uint64_t gpud_message_payload(const void *message)
+{
+  const char *body = (const char *)message + HEAD;
+  gpud_message_head head;
+  memcpy(&head, message, sizeof head);
+  if (head.op == GPUD_OP_COPY_IN) {
+    BODY(gpud_msg_copy_host, m);
+    return m.size;
+  }
+  if (head.op == GPUD_OP_MODULE_LOAD) {
+    BODY(gpud_msg_module_load, m);
+    return m.size;
+  }
+  if (head.op == GPUD_OP_BYTES) {
+    BODY(gpud_msg_bytes, m);
+    return m.size;
+  }
+  return 0;
 }
 
 const char *gpud_op_name(uint32_t op) { return op < 256 && RULES[op].name ? RULES[op].name : "?"; }

@@ -30,11 +30,15 @@
 #define GPUD_FRAME_HELLO 1
 #define GPUD_FRAME_WELCOME 2
 #define GPUD_FRAME_REFUSED 3
+#define GPUD_FRAME_ASK 4        /* client, instead of HELLO or before it: how else can you be reached? */
+#define GPUD_FRAME_WAYS 5       /* the answer; the socket then waits for HELLO, or another ASK, as before */
+#define GPUD_FRAME_QUEUE_PAIR 6 /* verbs, both, after WELCOME */
 
 /* Feature bits, offered in HELLO, granted in WELCOME. An unknown bit is ignored by whoever does not know it. */
 #define GPUD_FEATURE_MEMBARRIER 1 /* both sides are registered for it: producers need no fence before the sleep check */
 #define GPUD_FEATURE_HOST_MAP 2   /* the worker can place a client region in the window: kernels dereference it */
 #define GPUD_FEATURE_DEVICE 4     /* behind this connection is an engine, not just a peer */
+#define GPUD_FEATURE_VERBS 8 /* over TCP: the socket is the bootstrap of a queue pair; without it, it carries all */
 
 /* Commands, client to worker. One-way: each takes one sequence number and none is answered unless it says so. */
 #define GPUD_OP_DATA 1       /* opaque bytes; for users of the transport alone, in both directions */
@@ -67,6 +71,15 @@
 #define GPUD_OP_FAULT 132 /* the first command that failed; sent once, the session is poisoned from there */
 #define GPUD_OP_BYE 133   /* the server ends the session, with the reason */
 
+/*
+ * Link messages, between the two endpoints of a transport that shares no memory; never seen above them. Their head's tag and
+ * sequence are zero.
+ */
+#define GPUD_OP_COMPLETED 192  /* worker: what shm keeps in two shared words */
+#define GPUD_OP_BYTES 193      /* tcp, worker: the next bytes of the oldest COPY_OUT that is short of some follow */
+#define GPUD_OP_REGION_KEY 194 /* verbs, client, before REGION_ADD: how the region is reached */
+#define GPUD_OP_CREDIT 195     /* verbs, both: so many more messages may be sent */
+
 /* Why: in REFUSED, MODULE_STATUS, FAULT and BYE. gpudisagg.errors has one exception for each. */
 #define GPUD_STATUS_OK 0
 #define GPUD_STATUS_PROTOCOL 1      /* malformed, unknown or out of place */
@@ -87,6 +100,12 @@
 #define GPUD_PARAM_BITS 0 /* integer, pointer, or untyped bits */
 #define GPUD_PARAM_FLOAT 1
 #define GPUD_PARAM_BLOB 2 /* an aggregate passed by value */
+
+/*
+ * A region's number that is never added. Only over tcp: in COPY_IN, "the bytes that follow this command"; in COPY_OUT, "the
+ * bytes are expected". Any memory of the client's can so be copied without registering it.
+ */
+#define GPUD_REGION_STREAM 0xffffffff
 
 /* Access bits of a region. */
 #define GPUD_ACCESS_READ 1
@@ -141,9 +160,29 @@ typedef struct gpud_refused { /* text: the reason, with what to do next */
   uint32_t retry_ms; /* 0: do not */
 } gpud_refused;
 /* cffi: end */
+/* cffi: begin */
+typedef struct gpud_ask {
+  uint64_t reserved;
+} gpud_ask;
+
+typedef struct gpud_ways { /* text: the server's addresses, one a line */
+  uint8_t host[16];        /* the same on two sides of one running kernel (boot id), zero where unknown */
+} gpud_ways;
+
+typedef struct gpud_queue_pair { /* no text */
+  uint8_t gid[16];
+  uint32_t number;
+  uint32_t sequence; /* its first packet sequence number, 24 bits */
+  uint32_t lid;
+  uint32_t mtu;      /* enum ibv_mtu */
+  uint32_t receives; /* messages of GPUD_MAX_MESSAGE it has posted room for: the other side's first credit */
+  uint32_t reads;    /* RDMA READs it serves at once */
+} gpud_queue_pair;
+/* cffi: end */
 _Static_assert(sizeof(gpud_hello) == 32, "fixed part of HELLO");
 _Static_assert(sizeof(gpud_welcome) == 104, "fixed part of WELCOME");
 _Static_assert(sizeof(gpud_refused) == 8, "fixed part of REFUSED");
+_Static_assert(sizeof(gpud_ask) == 8 && sizeof(gpud_ways) == 16 && sizeof(gpud_queue_pair) == 40, "fixed parts");
 
 /* ---------------------------------------------------------------- messages, in the ring */
 
@@ -283,6 +322,27 @@ typedef struct gpud_msg_bye { /* followed by text */
   uint32_t status;
   uint32_t reserved;
 } gpud_msg_bye;
+
+typedef struct gpud_msg_completed {
+  uint64_t sequence;
+  uint32_t faulted; /* 0 or 1 */
+  uint32_t reserved;
+} gpud_msg_completed;
+
+typedef struct gpud_msg_bytes {
+  uint64_t size; /* bytes that follow the message */
+} gpud_msg_bytes;
+
+typedef struct gpud_msg_region_key {
+  uint64_t address;
+  uint32_t region;
+  uint32_t rkey;
+} gpud_msg_region_key;
+
+typedef struct gpud_msg_credit {
+  uint32_t messages;
+  uint32_t reserved;
+} gpud_msg_credit;
 /* cffi: end */
 
 _Static_assert(sizeof(gpud_message_head) == 16, "the rest of the first slot is 48 bytes of arguments");
@@ -295,6 +355,9 @@ _Static_assert(sizeof(gpud_msg_launch) == 32, "leaves 16 bytes of parameters in 
 _Static_assert(sizeof(gpud_msg_event_ref) == 8 && sizeof(gpud_msg_event_time) == 16, "fits one slot");
 _Static_assert(sizeof(gpud_param) == 8 && sizeof(gpud_msg_kernel_info) == 24 && sizeof(gpud_msg_global_info) == 24,
                "packed");
+_Static_assert(sizeof(gpud_msg_completed) == 16 && sizeof(gpud_msg_bytes) == 8 && sizeof(gpud_msg_region_key) == 16 &&
+                   sizeof(gpud_msg_credit) == 8,
+               "fits one slot");
 _Static_assert(sizeof(gpud_msg_module_status) == 16 && sizeof(gpud_msg_fault) == 48 && sizeof(gpud_msg_bye) == 8,
                "packed");
 
@@ -327,6 +390,14 @@ int gpud_frame_decode(const void *bytes, size_t size, uint16_t type, void *body,
  * `from_client`: 1 for commands, 0 for replies. Returns 0 or -EPROTO.
  */
 int gpud_message_check(const void *message, size_t size, int from_client);
+
+/*
+ * The same for a link message (GPUD_OP_COMPLETED ..). Whether its op suits the transport is the endpoint's to judge.
+ */
+int gpud_link_check(const void *message, size_t size, int from_client);
+
+/* Over tcp: how many bytes follow this message, which has been checked. 0 for most. */
+uint64_t gpud_message_payload(const void *message);
 
 /* The name of an op ("LAUNCH") or a status ("DEVICE_FAULT"); "?" where there is none. Never NULL. */
 const char *gpud_op_name(uint32_t op);

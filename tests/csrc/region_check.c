@@ -303,8 +303,8 @@ static void a_descriptor_that_is_refused_makes_nobody_wait(void)
       CHECK_EQUAL(gpud_bootstrap_receive(pair[1], frame, &(int){-1}, in_good_time()), -EPROTO);
       break;
     case 3: /* that nobody took, at the end */
-      CHECK_EQUAL(gpud_connection_endpoint(client)->ops->region_offer(gpud_connection_endpoint(client), lingering,
-                                                                      in_good_time()),
+      CHECK_EQUAL(gpud_connection_endpoint(client)->ops->region_offer(
+                      gpud_connection_endpoint(client), &(gpud_region_offer){.fd = lingering}, in_good_time()),
                   0);
       close(lingering);
       gpud_connection_free(worker);
@@ -314,7 +314,7 @@ static void a_descriptor_that_is_refused_makes_nobody_wait(void)
     default: /* of a region whose number is none */
       memcpy(message + sizeof(gpud_message_head), &add, sizeof add);
       gpud_endpoint *ep = gpud_connection_endpoint(client);
-      CHECK_EQUAL(ep->ops->region_offer(ep, lingering, in_good_time()), 0);
+      CHECK_EQUAL(ep->ops->region_offer(ep, &(gpud_region_offer){.fd = lingering}, in_good_time()), 0);
       close(lingering);
       CHECK_EQUAL(gpud_connection_region_add(worker, message, in_good_time()), -EINVAL);
     }

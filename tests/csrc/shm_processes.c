@@ -46,8 +46,8 @@ static gpud_connection *connect_to(const struct sockaddr_un *address, socklen_t 
   gpud_refused refused;
   char text[GPUD_MAX_TEXT];
   gpud_endpoint *ep;
-  CHECK_EQUAL(
-      gpud_endpoint_shm_connect(dial(address, size), &HELLO, "test", &welcome, &refused, text, in_good_time(), &ep), 0);
+  CHECK_EQUAL(gpud_endpoint_connect(dial(address, size), &HELLO, "test", &welcome, &refused, text, in_good_time(), &ep),
+              0);
   CHECK(strcmp(text, "a device") == 0);
   CHECK_EQUAL(welcome.session, 42);
   return gpud_connection_new(ep, 1);
@@ -65,7 +65,7 @@ static gpud_connection *accept_from(int listening)
   int size = gpud_bootstrap_receive(socket, frame, &fd, in_good_time());
   CHECK(size > 0);
   CHECK_EQUAL(gpud_frame_decode(frame, (size_t)size, GPUD_FRAME_HELLO, &hello, &text), 4);
-  CHECK_EQUAL(gpud_endpoint_shm_accept(socket, &hello, &welcome, "a device", in_good_time(), &ep), 0);
+  CHECK_EQUAL(gpud_endpoint_accept(socket, &hello, &welcome, "a device", in_good_time(), &ep), 0);
   return gpud_connection_new(ep, 0);
 }
 
@@ -301,7 +301,7 @@ static int answer_to(const gpud_welcome *welcome, size_t segment_size, uint16_t 
   int size = gpud_frame_encode(frame, sizeof frame, type, welcome, "why", 3);
   CHECK(size > 0);
   CHECK_EQUAL(gpud_bootstrap_send(pair[1], frame, (size_t)size, segment.fd, in_good_time()), 0);
-  int rc = gpud_endpoint_shm_connect(pair[0], &HELLO, "test", &got, &refused, text, in_good_time(), &ep);
+  int rc = gpud_endpoint_connect(pair[0], &HELLO, "test", &got, &refused, text, in_good_time(), &ep);
   if (rc == 0)
     ep->ops->close(ep);
   else

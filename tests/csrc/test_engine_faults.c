@@ -354,8 +354,8 @@ static int orphaned(orphan_case *o)
     gpud_refused refused;
     char text[GPUD_MAX_TEXT];
     gpud_hello hello = {.version_min = GPUD_VERSION, .version_max = GPUD_VERSION};
-    CHECK_EQUAL(
-        gpud_endpoint_shm_connect(o->sockets[0], &hello, "orphan", &r.welcome, &refused, text, in_good_time(), &ep), 0);
+    CHECK_EQUAL(gpud_endpoint_connect(o->sockets[0], &hello, "orphan", &r.welcome, &refused, text, in_good_time(), &ep),
+                0);
     r.client = gpud_connection_new(ep, 1);
     CHECK_EQUAL(gpud_region_create(r.client, 0, MiB, GPUD_ACCESS_READ, 0, 0, in_good_time(), &r.region), 0);
     rig_load(&r, 1, "good");

@@ -77,7 +77,7 @@ static void send_descriptor(gpud_endpoint *ep, const record *m)
     CHECK(ftruncate(fd, (off_t)add.size) == 0);
   if (m->how & SEALED)
     fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-  ep->ops->region_offer(ep, fd, in_good_time());
+  ep->ops->region_offer(ep, &(gpud_region_offer){.fd = fd}, in_good_time());
   close(fd);
 }
 

@@ -141,8 +141,8 @@ static void region_over_a_region(rig *r)
 /* One that the client's own library would not post. */
 static void region_raw(rig *r, int fd, uint32_t number, uint64_t size)
 {
-  gpud_msg_region_add m = {.region = number, .access = R, .size = size};
-  CHECK_EQUAL(gpud_connection_announce(r->client, fd, &m, in_good_time()), 0);
+  const gpud_region_offer offer = {.number = number, .access = R, .size = size, .fd = fd};
+  CHECK_EQUAL(gpud_connection_announce(r->client, &offer, 0, in_good_time()), 0);
   close(fd);
 }
 static int memory_file(uint64_t size, int seals)
@@ -165,7 +165,7 @@ static void region_on_no_stream(rig *r)
   gpud_msg_region_add m = {.region = 1, .access = R, .size = 4096};
   int fd = memory_file(4096, 1);
   gpud_endpoint *ep = gpud_connection_endpoint(r->client);
-  CHECK_EQUAL(ep->ops->region_offer(ep, fd, in_good_time()), 0);
+  CHECK_EQUAL(ep->ops->region_offer(ep, &(gpud_region_offer){.fd = fd}, in_good_time()), 0);
   close(fd);
   rig_post(r, GPUD_OP_REGION_ADD, 5, &m, sizeof m);
 }

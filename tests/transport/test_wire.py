@@ -59,7 +59,8 @@ def zero_body(op: int, table: dict[int, Any]) -> bytes:
 def test_every_op_of_the_header_has_a_value_here() -> None:
     header = (Path(__file__).parents[2] / "csrc" / "transport" / "wire.h").read_text()
     ops = {name: getattr(wire, name) for name in re.findall(r"#define GPUD_(OP_\w+)", header)}
-    assert set(ops.values()) == {*m.COMMANDS, *m.REPLIES, *m.BODILESS}
+    between_endpoints = {wire.OP_COMPLETED, wire.OP_BYTES, wire.OP_REGION_KEY, wire.OP_CREDIT}
+    assert set(ops.values()) == {*m.COMMANDS, *m.REPLIES, *m.BODILESS} | between_endpoints
     for name, op in ops.items():
         assert f"OP_{wire.op_name(op)}" == name
     for name in re.findall(r"#define GPUD_(STATUS_\w+)", header):
@@ -178,6 +179,10 @@ STRUCTS = {
     "EVENT_TIME": "gpud_msg_event_time",
     "FAULT": "gpud_msg_fault",
     "BYE": "gpud_msg_bye",
+    "COMPLETED": "gpud_msg_completed",
+    "BYTES": "gpud_msg_bytes",
+    "REGION_KEY": "gpud_msg_region_key",
+    "CREDIT": "gpud_msg_credit",
 }
 
 
