@@ -10,10 +10,12 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpudisagg.allocator import Allocator, Block, Usage, Window
+from gpudisagg.allocator import Allocator, Block, Usage, Window, round_up
 from gpudisagg.errors import GpuDisaggError
-from gpudisagg.regions import Pages, reachable
+from gpudisagg.regions import PAGE, Pages, Registration, reachable
+from gpudisagg.shelf import Shelf
 from transport import wire
+from transport.errors import TransportError
 
 if TYPE_CHECKING:
     from gpudisagg.channel import Channel
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from gpudisagg.session import Session
 
 _HANDOVER_EVENT = 0xFFFFFFFF  # one event for all waits across streams: it's recorded anew each time
+
+
+_KEPT_PART = 4  # of the session's host memory, how much may be kept for reuse,
+_KEPT_MOST = 1 << 30  # and bytes
 
 
 class Command(NamedTuple):
@@ -54,9 +60,10 @@ class Pool:
     def __init__(self, channel: Channel, welcome: wire.Welcome, budget: Budget) -> None:
         self._channel = channel
         self._budget = budget
-        self._dead: deque[Block | Pages | Command] = deque()
+        self._dead: deque[Block | Registration | Command] = deque()
         self._window = Window(welcome.window_base, welcome.window_size, welcome.granularity)
         self._maps_regions = reachable(welcome.features)
+        self._shelf = Shelf(min(welcome.host_memory // _KEPT_PART, _KEPT_MOST))
         self._allocator = Allocator(self._window, welcome.memory, self._map, self._unmap)
         self._streams = frozenset({0})
         self._forked = False
@@ -74,35 +81,50 @@ class Pool:
         self.reap()
         return DeviceMemory(self, block, zeroed)
 
-    def pages(self, session: Session, size: int, *, in_window: bool) -> Pages:
-        """A region of `size` bytes that the worker reaches; `in_window`: kernels too, where the device can.
-        OutOfMemory.
+    def pages(self, session: Session, size: int, *, in_window: bool) -> tuple[Pages, bool]:
+        """A region of at least `size` bytes that the worker reaches, and whether they are zero; `in_window`:
+        kernels reach it too, where the device can. OutOfMemory.
         """
         if not self._channel.usable:
             self._channel.check()
         with self._channel.memory_lock:
             self._empty()
             window = self._window if in_window and self._maps_regions else None
-            pages = Pages(session, self._channel, self._budget, window, size)
+            kept = self._shelf.take(size, self._channel.completed(), in_window=window is not None)
+            pages = Pages(session, kept or self._register(window, size))
         self.reap()
-        return pages
+        return pages, kept is None
+
+    def _register(self, window: Window | None, size: int) -> Registration:
+        missing = self._budget.used + round_up(max(size, 1), PAGE) - self._budget.limit
+        for one in self._shelf.give_up(missing):
+            one.drop(tell=True)
+        return Registration(self._channel, self._budget, window, size)
 
     def usage(self) -> Usage:
         with self._channel.memory_lock:
             self._empty()
             return self._allocator.usage()
 
-    def trim(self) -> int:
-        """Unmaps what is wholly free. Bytes given back."""
+    def host_kept(self) -> int:
+        """Bytes of host memory that no array uses, kept for reuse."""
         with self._channel.memory_lock:
             self._empty()
+            return self._shelf.kept
+
+    def trim(self) -> int:
+        """Unmaps what is wholly free, and drops unused host memory. Bytes of device memory given back."""
+        with self._channel.memory_lock:
+            self._empty()
+            for one in self._shelf.give_up(self._shelf.kept):
+                one.drop(tell=self._channel.usable)
             return self._allocator.trim()
 
     def stream_created(self, number: int) -> None:
         with self._channel.memory_lock:
             self._streams |= {number}
 
-    def bury(self, dead: Block | Pages | Command) -> None:
+    def bury(self, dead: Block | Registration | Command) -> None:
         """Gives back `dead` soon. Never waits for a lock, so finalizers may call it."""
         if not self._forked:
             self._dead.append(dead)
@@ -129,14 +151,23 @@ class Pool:
                 # there is.
                 self._allocator.release(dead, self._streams)
                 continue
-            if isinstance(dead, Pages):
-                dead.drop(tell=self._channel.usable)
+            if isinstance(dead, Registration):
+                self._put_away(dead)
                 continue
             if dead.op == wire.OP_STREAM_DESTROY:
                 self._streams -= {dead.stream}
             if self._channel.usable:
                 with contextlib.suppress(GpuDisaggError):  # then it is over, and its worker frees all it had
                     self._channel.post(*dead)
+
+    def _put_away(self, dead: Registration) -> None:
+        if not self._channel.usable:
+            dead.drop(tell=False)
+            return
+        with contextlib.suppress(TransportError):  # closed by another thread just now
+            dead.last = self._channel.connection.posted
+        for one in self._shelf.put(dead):
+            one.drop(tell=True)
 
     def _hand_over(self, streams: frozenset[int], stream: int) -> None:
         """Makes `stream` wait for what the others may still do with the memory it gets."""

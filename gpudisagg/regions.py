@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpudisagg.session import Session
     from transport.region import MemoryRegion
 
-_PAGE = mmap.PAGESIZE
+PAGE = mmap.PAGESIZE
 
 
 class Budget:
@@ -32,7 +32,7 @@ class Budget:
 
     def take(self, size: int) -> int:
         """Counts `size` bytes, rounded up to the page as regions are; that many. OutOfMemory."""
-        size = round_up(size, _PAGE)
+        size = round_up(size, PAGE)
         if self.used + size > self.limit:
             raise OutOfMemory(
                 f"{format_size(size)} of host memory asked, {format_size(self.used)} of "
@@ -46,23 +46,20 @@ class Budget:
         self.used -= size
 
 
-class Pages:
-    """One memory region, for as long as anything refers to it; numpy makes arrays of it (the array
-    interface).
+class Registration:
+    """One memory region as the worker knows it; it outlives the arrays in it, to be used by others (Shelf).
 
-    size: bytes. number: its id on the wire. address: where kernels see it, 0: nowhere. session: whose it is.
+    size: bytes, a multiple of the page. number: its id on the wire. address: where kernels see it, 0:
+    nowhere. array: its bytes. `last`: the last command that may still use it.
     """
 
-    def __init__(
-        self, session: Session, channel: Channel, budget: Budget, window: Window | None, size: int
-    ) -> None:
-        self.session: Session | None = session
+    def __init__(self, channel: Channel, budget: Budget, window: Window | None, size: int) -> None:
         self._region: MemoryRegion | None = None
         self._window = window
         self._budget = budget
-        self._charged = budget.take(max(size, 1))
-        self.size = self._charged
+        self.size = budget.take(max(size, 1))
         self.address = 0
+        self.last = 0
         try:
             if window is not None:
                 address = window.place(self.size, from_top=True)
@@ -77,18 +74,11 @@ class Pages:
             raise
         self._region = region
         self.number: int = region.number
-        # The array keeps the mapping; what is seen of it through numpy keeps `self`.
-        self._array: np.ndarray[Any, Any] = region.array
-        self._begin = int(self._array.__array_interface__["data"][0])
-        self.__array_interface__ = self._array.__array_interface__
+        self.array: np.ndarray[Any, Any] = region.array  # which keeps the mapping
 
-    def holds(self, array: np.ndarray[Any, Any]) -> bool:
-        """Whether the first element lies in this memory; of an array without elements: where it would."""
-        return 0 <= self.offset_of(array) <= self.size - min(array.nbytes, 1)
-
-    def offset_of(self, array: np.ndarray[Any, Any]) -> int:
-        """Bytes from the region's beginning to the array's first element."""
-        return int(array.__array_interface__["data"][0]) - self._begin
+    @property
+    def in_window(self) -> bool:
+        return self._window is not None
 
     def drop(self, *, tell: bool) -> None:
         """Gives the region back, `tell`: to the worker as well, behind every command posted before."""
@@ -103,14 +93,41 @@ class Pages:
         finally:
             self._settle()
 
-    def __del__(self) -> None:
-        if self._region is not None and self.session is not None:
-            self.session.pool.bury(self)
-
     def _settle(self) -> None:
-        self._budget.give_back(self._charged)
+        self._budget.give_back(self.size)
         if self._window is not None and self.address:
             self._window.give_back(self.address)
+
+
+class Pages:
+    """A registration for as long as anything refers to it; numpy makes arrays of it (the array interface).
+
+    session: whose it is.
+    """
+
+    def __init__(self, session: Session, registration: Registration) -> None:
+        self.session: Session | None = session
+        self.registration: Registration | None = registration
+        self.size = registration.size
+        self.number = registration.number
+        self.address = registration.address
+        # The array keeps the mapping; what is seen of it through numpy keeps `self`.
+        self._array = registration.array
+        self.__array_interface__ = self._array.__array_interface__
+        self._begin = int(self.__array_interface__["data"][0])
+
+    def holds(self, array: np.ndarray[Any, Any]) -> bool:
+        """Whether the first element lies in this memory; of an array without elements: where it would."""
+        return 0 <= self.offset_of(array) <= self.size - min(array.nbytes, 1)
+
+    def offset_of(self, array: np.ndarray[Any, Any]) -> int:
+        """Bytes from the region's beginning to the array's first element."""
+        return int(array.__array_interface__["data"][0]) - self._begin
+
+    def __del__(self) -> None:
+        registration, self.registration = self.registration, None
+        if registration is not None and self.session is not None:
+            self.session.pool.bury(registration)
 
 
 def reachable(features: int) -> bool:

@@ -139,21 +139,26 @@ class Session:
     # ------------------------------------------------------------ host arrays
 
     def host_empty(self, shape: int | Sequence[int], dtype: Any = float) -> HostArray:
-        """A numpy array that the worker and (where `capabilities.host_map`) its kernels reach in place;
-        zeroed to begin with.
+        """A numpy array that the worker and (where `capabilities.host_map`) its kernels reach in place, of
+        whatever is there. Memory of arrays that are gone is used again, with its pages faulted in.
 
         OutOfMemory: over the session's host memory. TypeError (dtype), ValueError (shape).
         """
         lengths, element = geometry.shape_of(shape), geometry.plain_dtype(dtype)
-        self.channel.check()
-        pages = self.pool.pages(
-            self, geometry.contiguous(0, lengths, element.itemsize).nbytes, in_window=True
-        )
-        return host_array(pages, lengths, element)
+        return self._host_empty(lengths, element)[0]
 
     def host_zeros(self, shape: int | Sequence[int], dtype: Any = float) -> HostArray:
-        """As `host_empty`: such memory begins as zeros."""
-        return self.host_empty(shape, dtype)
+        """As `host_empty`, of zeros."""
+        array, zeroed = self._host_empty(geometry.shape_of(shape), geometry.plain_dtype(dtype))
+        if not zeroed:
+            array.view(np.ndarray).reshape(-1).view(np.uint8)[...] = 0
+        return array
+
+    def _host_empty(self, shape: geometry.Shape, dtype: np.dtype[Any]) -> tuple[HostArray, bool]:
+        self.channel.check()
+        size = geometry.contiguous(0, shape, dtype.itemsize).nbytes
+        pages, zeroed = self.pool.pages(self, size, in_window=True)
+        return host_array(pages, shape, dtype), zeroed
 
     def host_array(self, array: ArrayLike, dtype: Any = None) -> HostArray:
         """A copy of a numpy array (or what numpy makes one of) in such memory. Errors as `host_empty`."""
@@ -192,7 +197,7 @@ class Session:
             )
         self.channel.check()
         number = next(self._numbers)
-        pages = self.pool.pages(self, len(image), in_window=False)
+        pages, _ = self.pool.pages(self, len(image), in_window=False)
         np.asarray(pages)[: len(image)] = np.frombuffer(image, np.uint8)
         body = wire.ModuleLoad(number, pages.number, 0, len(image), flags).pack()
         try:
@@ -261,16 +266,18 @@ class Session:
         return MemoryInfo(usage.limit - usage.used, usage.limit, usage.used, usage.mapped, usage.largest_free)
 
     def free_all_blocks(self) -> int:
-        """Gives device memory that is kept for reuse back to the server. Bytes given back."""
+        """Gives back what is kept for reuse: device memory (how many bytes) and unused host memory."""
         return self.pool.trim()
 
     def stats(self) -> dict[str, int]:
         """Counts since connect: messages_sent, messages_received, credit_waits; bytes_copied_in and
-        bytes_copied_out by the CPU of this process; and now, in bytes: device_used, device_mapped, host_used.
+        bytes_copied_out by the CPU of this process; and now, in bytes: device_used, device_mapped, host_used,
+        and of that host_kept, for reuse.
         """
         usage = self.pool.usage()
         counts = self.channel.stats()
-        counts.update(device_used=usage.used, device_mapped=usage.mapped, host_used=self._budget.used)
+        counts.update(device_used=usage.used, device_mapped=usage.mapped)
+        counts.update(host_kept=self.pool.host_kept(), host_used=self._budget.used)
         return counts
 
     # ------------------------------------------------------------ its end

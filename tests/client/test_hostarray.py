@@ -101,7 +101,38 @@ def test_its_memory_lives_until_the_last_view_and_the_last_command(gpu: Session,
         del host
     assert set(x.get().tolist()) == {39}
     gc.collect()
+    stats = gpu.stats()
+    assert stats["host_used"] - stats["host_kept"] <= used + (5 << 20)
+    gpu.free_all_blocks()
+    assert gpu.stats()["host_kept"] == 0
     assert gpu.stats()["host_used"] <= used + (5 << 20)
+
+
+def test_memory_of_one_that_is_gone_is_used_again_once_no_command_needs_it(gpu: Session) -> None:
+    gpu.free_all_blocks()
+    first = gpu.host_empty(100_000, np.uint8)
+    first[...] = 7
+    region, address = first.region, first.ptr
+    del first
+    again = gpu.host_empty(90_000, np.uint8)
+    assert (again.region, again.ptr) == (region, address)
+    del again
+    zeros = gpu.host_zeros(100_000, np.uint8)
+    assert zeros.region == region
+    assert not zeros.any()
+    other = gpu.host_empty(100_000, np.uint8)
+    assert other.region != region
+
+
+def test_no_more_is_kept_than_a_part_of_what_was_granted(gpu: Session) -> None:
+    limit = gpu.capabilities.host_memory
+    arrays = [gpu.host_empty(limit // 32, np.uint8) for _ in range(24)]
+    del arrays
+    gc.collect()
+    stats = gpu.stats()
+    assert 0 < stats["host_kept"] <= limit // 4
+    assert stats["host_used"] <= limit // 2
+    assert gpu.host_empty(limit - (64 << 20), np.uint8).nbytes  # what is kept makes room
 
 
 def test_more_than_the_session_may_share_is_out_of_memory(gpu: Session) -> None:

@@ -214,7 +214,9 @@ def test_a_dead_event_is_destroyed_if_the_worker_knows_of_it(pair: tuple[Session
     assert worker.ops() == [wire.OP_EVENT_RECORD, wire.OP_EVENT_DESTROY]
 
 
-def test_a_host_array_s_region_is_dropped_with_its_last_view(pair: tuple[Session, Worker]) -> None:
+def test_a_host_array_s_region_is_kept_after_its_last_view_and_dropped_when_told(
+    pair: tuple[Session, Worker],
+) -> None:
     session, worker = pair
     host = session.host_empty((4, 4), np.float32)
     view = np.asarray(host)[1:, ::2]
@@ -226,8 +228,23 @@ def test_a_host_array_s_region_is_dropped_with_its_last_view(pair: tuple[Session
     assert worker.ops() == []
     del view
     gc.collect()
+    assert worker.ops() == []
+    assert session.stats()["host_used"] == used
+    assert session.stats()["host_kept"] == 4096
+    session.free_all_blocks()
     assert worker.ops() == [wire.OP_REGION_DROP]
     assert session.stats()["host_used"] == used - 4096
+
+
+def test_host_memory_that_a_command_may_still_use_is_not_used_again(pair: tuple[Session, Worker]) -> None:
+    session, worker = pair
+    host = session.host_empty(4096, np.uint8)
+    region = host.region
+    session.empty(4096, np.uint8).set(host, blocking=False)
+    del host
+    gc.collect()
+    assert session.host_empty(4096, np.uint8).region != region  # the worker has completed nothing yet
+    worker.take()
 
 
 def test_host_memory_over_the_limit_is_refused_here(pair: tuple[Session, Worker]) -> None:
