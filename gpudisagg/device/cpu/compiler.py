@@ -135,7 +135,8 @@ class CpuCompiler:
         else:
             ptx = extract_ptx(image)
         translation = translate(parse(ptx))
-        return _Compiled(self._jit.compile(translation.ir), translation.kernels, translation.variables)
+        code = self._jit.compile(translation.loops, translation.warps)
+        return _Compiled(code, translation.kernels, translation.variables)
 
     def _from_disk(self, key: str) -> _Compiled | None:
         entry = self._disk.get(key)

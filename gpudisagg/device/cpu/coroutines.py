@@ -140,10 +140,14 @@ def coroutine(name: str, ramp: str, parameters: str, size: int, em: Emitter, tai
     """
     # What the frame's size is asked with: the coroutine's pointers are promised to be readable.
     blank, frame = quoted(name + ".blank"), quoted(frame_symbol(name))
+    # In the entry block proper: LLVM makes values only of cells that it finds there.
+    cells = [line for line in em.entry if " = alloca " in line]
+    first = [line for line in em.entry if " = alloca " not in line]
     return [
         f"@{blank} = internal constant [{max(size, 128)} x i8] zeroinitializer, align 64",
         f"define internal ptr @{ramp}({parameters}, ptr %frame) presplitcoroutine {ATTRIBUTES} {{",
         '"entry":',
+        *cells,
         "  %id = call token @llvm.coro.id(i32 64, ptr null, ptr null, ptr null)",
         "  %size = call i64 @llvm.coro.size.i64()",
         "  %asking = icmp eq ptr %frame, null",
@@ -153,7 +157,11 @@ def coroutine(name: str, ramp: str, parameters: str, size: int, em: Emitter, tai
         "  ret ptr %size.p",
         '"start":',
         "  %handle = call ptr @llvm.coro.begin(token %id, ptr %frame)",
-        *em.entry,
+        # Whoever made it resumes it at once: so all of the kernel's code is in the resumed part, once.
+        "  %begun = call i8 @llvm.coro.suspend(token none, i1 false)",
+        '  switch i8 %begun, label %"suspend" [ i8 0, label %"first" i8 1, label %"cleanup" ]',
+        '"first":',
+        *first,
         '  br label %"body"',
         '"body":',
         *em.code,
@@ -232,6 +240,7 @@ start:
 i32 %ctaidx, i32 %ctaidy, i32 %ctaidz, ptr %frame)
   %handle.p = getelementptr ptr, ptr %handles, i32 %t
   store ptr %handle, ptr %handle.p, align 8
+  call void @llvm.coro.resume(ptr %handle)
   %frame1 = getelementptr i8, ptr %frame, i64 %stride
   %x1 = add i32 %x, 1
   %xwrap = icmp eq i32 %x1, %nx

@@ -64,9 +64,10 @@ class ModuleText:
     definitions: list[str] = field(default_factory=list)
     helpers: dict[str, str] = field(default_factory=dict)
 
-    def render(self) -> str:
-        """The module's text, without target lines."""
-        return "\n".join([*sorted(self.declarations), *self.helpers.values(), *self.definitions, *_METADATA])
+    def render(self, *others: str) -> str:
+        """The module's text, without target lines. `others`: more definitions, before its own."""
+        parts = [*sorted(self.declarations), *self.helpers.values(), *others, *self.definitions, *_METADATA]
+        return "\n".join(parts)
 
 
 # !1 is the access group of memory accesses that no two threads of a kernel order between them.
@@ -220,11 +221,30 @@ class Emitter:
         """A call of an external function or intrinsic; one with lanes must be an intrinsic whose name ends
         in its result's and its argument's type.
         """
+        if ".sat." in name and name.startswith("llvm.fpto") and arguments[0].type in ("float", "double"):
+            return self._saturated(arguments[0], type_, signed=name.startswith("llvm.fptosi"))
         lanes = max((a.lanes for a in arguments), default=1)
         if lanes > 1:
             stem = name.rsplit(".", 2)[0]
             name = f"{stem}.{_overload(type_, lanes)}.{_overload(arguments[0].type, lanes)}"
         return self._call(name, type_, arguments, lanes)
+
+    def _saturated(self, x: Value, type_: str, *, signed: bool) -> Value:
+        """A float as the nearest integer that is not beyond it, NaN as 0. LLVM's own intrinsic is a chain of
+        scalar instructions for each lane.
+        """
+        bits = llvm_bits(type_)
+        top = self.real(x.type, 2.0 ** (bits - signed))
+        lowest = self.real(x.type, -(2.0 ** (bits - 1)) if signed else -1.0)
+        inside = self.fcmp("oge" if signed else "ogt", x, lowest)
+        inside = self.binary("and", inside, self.fcmp("olt", x, top))
+        least = self.const(type_, 1 << (bits - 1) if signed else 0)
+        if signed:
+            least = self.select(self.fcmp("uno", x, x), self.const(type_, 0), least)
+        most = self.const(type_, (1 << (bits - signed)) - 1)
+        outside = self.select(self.fcmp("oge", x, top), most, least)
+        # What the conversion gives for others is poison, which a select doesn't let through.
+        return self.select(inside, self.cast("fptosi" if signed else "fptoui", x, type_), outside)
 
     def _call(self, name: str, type_: str, arguments: Sequence[Value], lanes: int) -> Value:
         full = widened(type_, lanes)

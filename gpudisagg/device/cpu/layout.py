@@ -21,6 +21,7 @@ class GlobalSymbol:
     size: int
     reference: str
     definition: str
+    declaration: str
 
 
 def kernel_symbol(name: str) -> str:
@@ -133,7 +134,10 @@ class ModuleLayout:
         types = "<{ " + ", ".join(_piece_type(p) for p in pieces) + " }>"
         align = max(variable.align, 16)
         definition = f"{reference} = global {types} {body}, align {align}"
-        self.globals[variable.name] = GlobalSymbol(variable.name, variable.space, size, reference, definition)
+        declaration = f"{reference} = external global {types}, align {align}"
+        self.globals[variable.name] = GlobalSymbol(
+            variable.name, variable.space, size, reference, definition, declaration
+        )
 
     def _bytes(self, data: bytearray | bytes) -> list[str]:
         if not data:

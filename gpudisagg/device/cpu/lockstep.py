@@ -148,7 +148,9 @@ class LockstepLowering(FunctionLowering):
 
     def address(self, operand: ast.Operand, space: str) -> Value:
         """A pointer, with a guess at how it goes from lane to lane."""
-        pointer = super().address(operand, space)
+        pointer = self._in_shared(operand) if space == "shared" else None
+        if pointer is None:
+            pointer = super().address(operand, space)
         if pointer.lanes == 1 or not isinstance(operand, ast.Address):
             return pointer
         if not isinstance(operand.base, ast.Register):
@@ -164,6 +166,16 @@ class LockstepLowering(FunctionLowering):
             stride=stride,
             origin=self.load_register(operand.base.name),
         )
+
+    def _in_shared(self, operand: ast.Operand) -> Value | None:
+        """A pointer from a 32-bit offset, in the form for which hosts have a gather of their own."""
+        if not isinstance(operand, ast.Address) or not isinstance(operand.base, ast.Register):
+            return None
+        scalar = self.plan.body.registers.get(operand.base.name)
+        if scalar is None or scalar.bits != 32:
+            return None
+        offset = self.em.cast("sext", self.em.bitcast(self.load_register(operand.base.name), "i32"), "i64")
+        return self.em.offset(self.em.offset(self.shared_base(), operand.offset), offset)
 
     # lanes together
 

@@ -27,9 +27,12 @@ class KernelFacts:
 
 @dataclass(frozen=True)
 class Translation:
-    """LLVM IR (without target lines) and what it defines."""
+    """LLVM IR (without target lines) and what it defines. Two modules, either of which may be "": `loops` has
+    the kernels that LLVM is to vectorise, `warps` the others, which are vectors or coroutines already.
+    """
 
-    ir: str
+    loops: str
+    warps: str
     kernels: tuple[KernelFacts, ...]
     variables: tuple[tuple[str, int], ...]
 
@@ -39,7 +42,7 @@ def translate(module: Module) -> Translation:
     layout = ModuleLayout(module)
     graph = CallGraph(module)
     text = ModuleText()
-    text.definitions += [variable.definition for variable in layout.globals.values()]
+    loops: list[str] = []
     kernels: list[KernelFacts] = []
     called: set[str] = set()
     for function in module.functions.values():
@@ -58,7 +61,9 @@ def translate(module: Module) -> Translation:
             frame = 1
             coroutines.kernel(layout, graph, text, function)
         else:
+            warped, text.definitions = text.definitions, []
             threads.kernel(layout, graph, text, function, independent=needs.independent)
+            loops, text.definitions = loops + text.definitions, warped
         called |= graph.reachable(function.name)
         kernels.append(
             KernelFacts(
@@ -70,9 +75,17 @@ def translate(module: Module) -> Translation:
                 frame_threads=frame,
             )
         )
+    warped, text.definitions = text.definitions, []
     for name in sorted(called):
         function = module.functions[name]
         if not function.entry and function.body is not None and not graph.waits(name):
             device_function(layout, graph, text, function)
     variables = tuple((v.name, v.size) for v in layout.globals.values())
-    return Translation(text.render(), tuple(kernels), variables)
+    defined = [v.definition for v in layout.globals.values()]
+    declared = [v.declaration for v in layout.globals.values()]
+    return Translation(
+        text.render(*defined, *loops) if loops or not warped else "",
+        text.render(*(declared if loops else defined), *warped) if warped else "",
+        tuple(kernels),
+        variables,
+    )

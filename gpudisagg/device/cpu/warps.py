@@ -163,6 +163,7 @@ loop:
   %record = getelementptr i8, ptr %records, i64 %w.o
   %handle = call ptr @{warp}({arguments}, ptr %frame)
   store ptr %handle, ptr %record, align 8
+  call void @llvm.coro.resume(ptr %handle)
   %frame1 = getelementptr i8, ptr %frame, i64 %stride
 {more}  br i1 %more, label %loop, label %run
 run:
