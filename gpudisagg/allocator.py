@@ -38,6 +38,7 @@ class Window:
 
     def __init__(self, base: int, size: int, granularity: int) -> None:
         self.granularity = granularity
+        self.gap = 0  # bytes to leave free behind each range
         self._start = round_up(base, granularity)
         self._end = (base + size) // granularity * granularity
         self._taken: list[tuple[int, int]] = []  # (begin, end), ascending
@@ -46,7 +47,7 @@ class Window:
         """Takes the lowest (highest) free range of `size` bytes, rounded up. Its address, or None if there is
         none.
         """
-        size = round_up(size, self.granularity)
+        size = round_up(size + self.gap, self.granularity)
         begins = [self._start, *(end for _, end in self._taken)]
         ends = [*(begin for begin, _ in self._taken), self._end]
         gaps = list(zip(begins, ends, strict=True))

@@ -12,6 +12,7 @@ from gpudisagg import failures
 from gpudisagg.errors import DeadlineExceeded, ProtocolError, SessionRefused
 from gpudisagg.session import Session
 from gpudisagg.sizes import parse_size
+from transport import wire
 from transport.errors import DeadlineExceeded as TransportDeadline
 from transport.errors import ProtocolError as TransportProtocolError
 from transport.errors import Refused, TransportError
@@ -26,6 +27,7 @@ def connect(
     host_memory: int | str | None = None,
     timeout: float = 60.0,
     name: str | None = None,
+    check: bool = False,
 ) -> Session:
     """Opens a session on a disaggregated device.
 
@@ -36,6 +38,10 @@ def connect(
     host_memory: bytes of its own memory it may share with the worker (host arrays, staging), likewise.
     timeout: seconds for a worker to come free, and then the longest that any wait of the session lasts.
     name: for the server's logs; this program's by default.
+
+    check: kernels are compiled so that each access is checked against the session's arrays, as
+        compute-sanitizer's memcheck does. The first bad one, be it off by one byte, is a DeviceFault that
+        says which array it missed, in which line of the source, block and thread. Kernels run slower.
 
     Errors: SessionRefused (nobody listens there, not allowed, more memory than there is), ServerBusy (no
     worker came free), VersionMismatch, DeadlineExceeded, ProtocolError; ValueError: an address, a size or a
@@ -57,6 +63,7 @@ def connect(
             memory=memory_bytes,
             host_memory=host_bytes,
             timeout=timeout,
+            check=check,
         )
     except Refused as error:
         raise failures.refused(error, where) from None
@@ -70,4 +77,7 @@ def connect(
     if connection.welcome is None or not connection.welcome.window_base:
         connection.close()
         raise SessionRefused(f"{where}: there is no device behind this address; is it another program's?")
+    if check and not connection.welcome.features & wire.FEATURE_CHECK:
+        connection.close()
+        raise SessionRefused(f"{where}: this server's device checks no kernels; connect without check=True")
     return Session(connection, where, timeout)

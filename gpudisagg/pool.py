@@ -11,9 +11,10 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpudisagg.allocator import Allocator, Block, Usage, Window, round_up
-from gpudisagg.errors import GpuDisaggError
+from gpudisagg.errors import GpuDisaggError, OutOfMemory
 from gpudisagg.regions import PAGE, Pages, Registration, reachable
 from gpudisagg.shelf import Shelf
+from gpudisagg.watch import Watch, margin
 from transport import wire
 from transport.errors import TransportError
 
@@ -66,22 +67,43 @@ class Pool:
         self._shelf = Shelf(min(welcome.host_memory // _KEPT_PART, _KEPT_MOST))
         self._allocator = Allocator(self._window, welcome.memory, self._map, self._unmap)
         self._streams = frozenset({0})
+        self.watch: Watch | None = None
+        if welcome.features & wire.FEATURE_CHECK:
+            self.watch = Watch(channel, welcome.memory, self._release)
+            self._window.gap = welcome.granularity
         self._forked = False
 
-    def allocate(self, size: int, stream: int) -> DeviceMemory:
-        """`size` > 0 bytes for use on `stream`. OutOfMemory."""
+    def allocate(self, size: int, stream: int, label: str = "") -> DeviceMemory:
+        """`size` > 0 bytes for use on `stream`. `label`: what they are, if that is watched. OutOfMemory."""
         if not self._channel.usable:
             self._channel.check()
         with self._channel.memory_lock:
             self._empty()
-            block = self._allocator.allocate(size)
+            block = self._allocator.allocate(size) if self.watch is None else self._watched(size, label)
             zeroed = not block.streams
             if len(self._streams) > 1 or len(block.streams) > 1:
                 self._hand_over(block.streams, stream)
         self.reap()
         return DeviceMemory(self, block, zeroed)
 
-    def pages(self, session: Session, size: int, *, in_window: bool) -> tuple[Pages, bool]:
+    def _watched(self, size: int, label: str) -> Block:
+        watch = self.watch
+        assert watch is not None
+        wanted = size + margin(size)
+        try:
+            block = self._allocator.allocate(wanted)
+        except OutOfMemory:
+            if not watch.give_up():
+                raise
+            block = self._allocator.allocate(wanted)
+        watch.add(block.address, size, block.size, label)
+        return block
+
+    def _release(self, block: Block) -> None:
+        # Which streams it was used on isn't tracked, that would cost every launch: it may be any there is.
+        self._allocator.release(block, self._streams)
+
+    def pages(self, session: Session, size: int, *, in_window: bool, label: str = "") -> tuple[Pages, bool]:
         """A region of at least `size` bytes that the worker reaches, and whether they are zero; `in_window`:
         kernels reach it too, where the device can. OutOfMemory.
         """
@@ -91,7 +113,11 @@ class Pool:
             self._empty()
             window = self._window if in_window and self._maps_regions else None
             kept = self._shelf.take(size, self._channel.completed(), in_window=window is not None)
-            pages = Pages(session, kept or self._register(window, size))
+            registration = kept or self._register(window, size)
+            pages = Pages(session, registration)
+            if self.watch is not None and pages.address and size:
+                self.watch.add(pages.address, size, pages.size, label)
+                registration.watched = True
         self.reap()
         return pages, kept is None
 
@@ -104,7 +130,9 @@ class Pool:
     def usage(self) -> Usage:
         with self._channel.memory_lock:
             self._empty()
-            return self._allocator.usage()
+            usage = self._allocator.usage()
+            held = 0 if self.watch is None else self.watch.held
+            return usage._replace(used=usage.used - held)
 
     def host_kept(self) -> int:
         """Bytes of host memory that no array uses, kept for reuse."""
@@ -118,6 +146,8 @@ class Pool:
             self._empty()
             for one in self._shelf.give_up(self._shelf.kept):
                 one.drop(tell=self._channel.usable)
+            if self.watch is not None:
+                self.watch.give_up()
             return self._allocator.trim()
 
     def stream_created(self, number: int) -> None:
@@ -147,9 +177,10 @@ class Pool:
         while self._dead:
             dead = self._dead.popleft()
             if isinstance(dead, Block):
-                # Which streams it was used on isn't tracked, that would cost every launch: it may be any
-                # there is.
-                self._allocator.release(dead, self._streams)
+                if self.watch is None:
+                    self._release(dead)
+                else:
+                    self.watch.hold(dead)
                 continue
             if isinstance(dead, Registration):
                 self._put_away(dead)
@@ -161,6 +192,9 @@ class Pool:
                     self._channel.post(*dead)
 
     def _put_away(self, dead: Registration) -> None:
+        if self.watch is not None and dead.watched:
+            dead.watched = False
+            self.watch.drop(dead.address)
         if not self._channel.usable:
             dead.drop(tell=False)
             return

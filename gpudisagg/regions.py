@@ -50,7 +50,8 @@ class Registration:
     """One memory region as the worker knows it; it outlives the arrays in it, to be used by others (Shelf).
 
     size: bytes, a multiple of the page. number: its id on the wire. address: where kernels see it, 0:
-    nowhere. array: its bytes. `last`: the last command that may still use it.
+    nowhere. array: its bytes. `last`: the last command that may still use it. `watched`: whether the
+    worker was told of an array in it.
     """
 
     def __init__(self, channel: Channel, budget: Budget, window: Window | None, size: int) -> None:
@@ -60,6 +61,7 @@ class Registration:
         self.size = budget.take(max(size, 1))
         self.address = 0
         self.last = 0
+        self.watched = False
         try:
             if window is not None:
                 address = window.place(self.size, from_top=True)

@@ -22,10 +22,11 @@ from gpudisagg.channel import Channel
 from gpudisagg.errors import CompileError, DeadlineExceeded
 from gpudisagg.hostarray import HostArray, host_array
 from gpudisagg.module import Module
-from gpudisagg.pool import Command, Pool
+from gpudisagg.pool import Command, DeviceMemory, Pool
 from gpudisagg.regions import Budget
 from gpudisagg.sizes import format_size
 from gpudisagg.stream import Event, Stream
+from gpudisagg.watch import describe
 from transport import wire
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Session:
     may use a session. In a forked child its calls raise ForkedSession and the parent's session goes on.
 
     timeout: seconds that a wait lasts at most where it is given no timeout of its own.
-    address: where it is connected to. device: the device's name.
+    address: where it is connected to. device: the device's name. checked: whether kernels are held to the
+    bounds of its arrays (`connect(check=True)`).
     """
 
     def __init__(self, connection: Connection, address: str, timeout: float) -> None:
@@ -56,6 +58,7 @@ class Session:
         self.welcome: wire.Welcome = welcome
         self.address = address
         self.device = welcome.name
+        self.checked = bool(welcome.features & wire.FEATURE_CHECK)
         budget = Budget(welcome.host_memory)
         self.channel = Channel(connection, address, budget, timeout)
         self.pool = Pool(self.channel, welcome, budget)
@@ -132,9 +135,15 @@ class Session:
         self, shape: geometry.Shape, dtype: np.dtype[Any], stream: Stream | None
     ) -> tuple[DeviceArray, bool]:
         nbytes = math.prod(shape) * dtype.itemsize
-        memory = self.pool.allocate(nbytes, self.stream_number(stream)) if nbytes else None
+        memory = self._allocate(nbytes, shape, dtype, stream) if nbytes else None
         layout = geometry.contiguous(memory.block.address if memory else 0, shape, dtype.itemsize)
         return DeviceArray(self, layout, dtype, memory), memory is None or memory.zeroed
+
+    def _allocate(
+        self, nbytes: int, shape: geometry.Shape, dtype: np.dtype[Any], stream: Stream | None
+    ) -> DeviceMemory:
+        label = describe(shape, dtype) if self.checked else ""
+        return self.pool.allocate(nbytes, self.stream_number(stream), label)
 
     # ------------------------------------------------------------ host arrays
 
@@ -157,7 +166,8 @@ class Session:
     def _host_empty(self, shape: geometry.Shape, dtype: np.dtype[Any]) -> tuple[HostArray, bool]:
         self.channel.check()
         size = geometry.contiguous(0, shape, dtype.itemsize).nbytes
-        pages, zeroed = self.pool.pages(self, size, in_window=True)
+        label = describe(shape, dtype) if self.checked else ""
+        pages, zeroed = self.pool.pages(self, size, in_window=True, label=label)
         return host_array(pages, shape, dtype), zeroed
 
     def host_array(self, array: ArrayLike, dtype: Any = None) -> HostArray:

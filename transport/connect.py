@@ -16,6 +16,7 @@ from transport._transport import ffi, lib
 from transport.bootstrap import Peer, accept_on, bind, check_version, peer_of, receive_hello, refuse, unbind
 from transport.connection import Connection
 from transport.constants import (
+    FEATURE_CHECK,
     FEATURE_DEVICE,
     FEATURE_HOST_MAP,
     FEATURE_MEMBARRIER,
@@ -34,13 +35,19 @@ _HELLO_TIMEOUT = 2.0
 
 
 def connect(
-    address: str, *, name: str = "", memory: int = 0, host_memory: int = 0, timeout: float = 30.0
+    address: str,
+    *,
+    name: str = "",
+    memory: int = 0,
+    host_memory: int = 0,
+    timeout: float = 30.0,
+    check: bool = False,
 ) -> Connection:
     """Opens a connection; its `welcome` says what was granted.
 
     `address`: "unix:///path". `name`: for the server's logs. `memory`, `host_memory`: bytes of device
     memory and of shared regions asked for, 0 for the server's default. `timeout`: seconds for all of it,
-    the wait for a free worker included, and then the connection's default.
+    the wait for a free worker included, and then the connection's default. `check`: asks for FEATURE_CHECK.
 
     Refused where the server says no, PeerGone where nobody listens, DeadlineExceeded, ProtocolError;
     ValueError for an address that cannot be.
@@ -64,7 +71,7 @@ def connect(
         # Less than it waits itself, so that the server can still say that no worker became free.
         patience = timeout - min(1.0, timeout / 5)
         milliseconds = int(min(max(patience, 0.0) * 1000, 0xFFFFFFFF))
-        features = FEATURE_HOST_MAP | FEATURE_DEVICE
+        features = FEATURE_HOST_MAP | FEATURE_DEVICE | (FEATURE_CHECK if check else 0)
         if lib.gpud_membarrier_available():
             features |= FEATURE_MEMBARRIER
         hello = Hello(

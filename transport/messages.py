@@ -102,6 +102,29 @@ class Write(NamedTuple):
         return pack(layout.WRITE, self.address) + self.data
 
 
+class ArrayAdd(NamedTuple):
+    """In a checked session: kernels may touch `size` bytes at `address`, and nothing else of the `room`
+    there. `label` tells people which array it is.
+    """
+
+    address: int
+    size: int
+    room: int
+    label: str = ""
+
+    def pack(self) -> bytes:
+        return pack(layout.ARRAY_ADD, *self[:3]) + text_bytes(self.label, k.MAX_LABEL)
+
+
+class ArrayDrop(NamedTuple):
+    """The array at `address` is gone."""
+
+    address: int
+
+    def pack(self) -> bytes:
+        return pack(layout.ARRAY_DROP, *self)
+
+
 class ModuleLoad(NamedTuple):
     """Loads the image of `size` bytes at `offset` in `region` as `module`, compiled with `options`."""
 
@@ -258,8 +281,8 @@ class Bye(NamedTuple):
 
 
 Body = (
-    Data | RegionAdd | RegionDrop | Map | CopyHost | Copy | Fill | Write | ModuleLoad | ModuleRef | Launch |
-    EventRef | KernelInfo | GlobalInfo | ModuleStatus | EventTime | Fault | Bye | None
+    Data | RegionAdd | RegionDrop | Map | CopyHost | Copy | Fill | Write | ArrayAdd | ArrayDrop | ModuleLoad |
+    ModuleRef | Launch | EventRef | KernelInfo | GlobalInfo | ModuleStatus | EventTime | Fault | Bye | None
 )  # fmt: skip
 
 
@@ -274,6 +297,11 @@ class Message(NamedTuple):
 
 def _write(b: bytes) -> Write:
     return Write._make((*layout.WRITE.unpack_from(b), b[layout.WRITE.size :]))
+
+
+def _array_add(b: bytes) -> ArrayAdd:
+    fixed = layout.ARRAY_ADD.unpack_from(b)
+    return ArrayAdd._make((*fixed, text_of(b[layout.ARRAY_ADD.size :])))
 
 
 def _module_load(b: bytes) -> ModuleLoad:
@@ -340,6 +368,8 @@ _BODIES: dict[int, Callable[[bytes], Body]] = {
     k.OP_COPY: lambda b: Copy(*layout.COPY.unpack(b)),
     k.OP_FILL: lambda b: Fill(*layout.FILL.unpack(b)[:4]),
     k.OP_WRITE: _write,
+    k.OP_ARRAY_ADD: _array_add,
+    k.OP_ARRAY_DROP: lambda b: ArrayDrop(*layout.ARRAY_DROP.unpack(b)),
     k.OP_MODULE_LOAD: _module_load,
     k.OP_MODULE_UNLOAD: lambda b: ModuleRef(layout.ID.unpack(b)[0]),
     k.OP_LAUNCH: _launch,

@@ -9,6 +9,7 @@
 #ifndef GPUD_DEVICE_H
 #define GPUD_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,12 +44,15 @@ typedef struct gpud_kernel {
   uint32_t max_threads;
 } gpud_kernel;
 
+struct gpud_check;
+
 typedef struct gpud_launch_config {
   uint32_t grid[3];
   uint32_t block[3];
   uint32_t shared; /* dynamic, bytes */
   uint32_t stream;
   uint64_t sequence;
+  struct gpud_check *check; /* the kernel asks it before each access; NULL: the code is not compiled so */
 } gpud_launch_config;
 
 typedef struct gpud_fault_info {
@@ -56,7 +60,8 @@ typedef struct gpud_fault_info {
   uint64_t address;
   uint32_t block[3];
   uint32_t thread; /* ~0: unknown */
-  char text[256];
+  bool stopped;    /* before it did anything wrong: by the check */
+  char text[768];
 } gpud_fault_info;
 
 typedef struct gpud_device_ops {

@@ -13,6 +13,7 @@
 #endif
 
 #include "bulk.h"
+#include "check.h"
 #include "device.h"
 #include "fault.h"
 #include "pool.h"
@@ -227,8 +228,11 @@ static int cpu_launch(gpud_device *d, const gpud_kernel *kernel, const gpud_laun
   };
   _Static_assert(sizeof job.function == sizeof kernel->entry, "an entry is a function's address");
   memcpy(&job.function, &kernel->entry, sizeof job.function);
+  if (config->check) /* the dynamic part begins 16-aligned after the static one */
+    gpud_check_begin(config->check, (kernel->static_shared + 15ull) & ~15ull, config->shared, params,
+                     kernel->params_size);
   int rc = gpud_pool_run(device->pool, &job, fault);
-  if (rc == -EFAULT)
+  if (rc == -EFAULT && !fault->stopped)
     device->broken = true;
   return rc;
 }

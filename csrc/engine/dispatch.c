@@ -200,6 +200,43 @@ static int write_inline(gpud_engine *e)
   return done_by_device(e, "WRITE", m.address, rc);
 }
 
+/* ---------------------------------------------------------------- arrays, of a checked session */
+
+static int array_add(gpud_engine *e)
+{
+  gpud_message_head head;
+  gpud_msg_array_add m;
+  memcpy(&head, e->message, sizeof head);
+  memcpy(&m, gpud_body(e), sizeof m);
+  if (!e->check)
+    return gpud_refuse(e, GPUD_STATUS_UNSUPPORTED, m.address, "ARRAY_ADD: the session is not checked");
+  if (!gpud_memory_covers(&e->memory, m.address, m.room, GPUD_ACCESS_READ))
+    return unmapped(e, "ARRAY_ADD", m.address, m.room);
+  const char *label = (const char *)e->message + sizeof head + sizeof m;
+  switch (
+      gpud_check_add(e->check, m.address, m.size, m.room, 0, label, head.size - (uint32_t)(sizeof head + sizeof m))) {
+  case 0:
+    return 0;
+  case -EEXIST:
+    return gpud_refuse(e, GPUD_STATUS_INVALID, m.address, "ARRAY_ADD: [0x%llx, +%llu) overlaps another array",
+                       (ull)m.address, (ull)m.room);
+  case -EINVAL:
+    return gpud_refuse(e, GPUD_STATUS_INVALID, m.address, "ARRAY_ADD: %llu bytes in a room of %llu", (ull)m.size,
+                       (ull)m.room);
+  default:
+    return gpud_refuse(e, GPUD_STATUS_OUT_OF_MEMORY, m.address, "ARRAY_ADD: more arrays than can be watched");
+  }
+}
+
+static int array_drop(gpud_engine *e)
+{
+  gpud_msg_array_drop m;
+  memcpy(&m, gpud_body(e), sizeof m);
+  if (!e->check || gpud_check_drop(e->check, m.address))
+    return gpud_refuse(e, GPUD_STATUS_NOT_FOUND, m.address, "ARRAY_DROP: there is no array at 0x%llx", (ull)m.address);
+  return 0;
+}
+
 /* ---------------------------------------------------------------- launch */
 
 static int judge_launch(gpud_engine *e, const gpud_msg_launch *m, const gpud_kernel *kernel)
@@ -263,6 +300,7 @@ static int launch(gpud_engine *e)
       .shared = m.shared,
       .stream = stream_of(e),
       .sequence = gpud_connection_received(e->connection),
+      .check = e->check,
     };
     gpud_fault_info info;
     const void *params = e->message + sizeof(gpud_message_head) + sizeof m;
@@ -311,6 +349,8 @@ static const handler handlers[64] = {
   [GPUD_OP_COPY] = copy,
   [GPUD_OP_FILL] = fill,
   [GPUD_OP_WRITE] = write_inline,
+  [GPUD_OP_ARRAY_ADD] = array_add,
+  [GPUD_OP_ARRAY_DROP] = array_drop,
   [GPUD_OP_MODULE_LOAD] = gpud_module_load,
   [GPUD_OP_MODULE_UNLOAD] = gpud_module_unload,
   [GPUD_OP_LAUNCH] = launch,

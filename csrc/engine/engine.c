@@ -61,7 +61,7 @@ static void describe(const gpud_engine *e, uint64_t session, uint64_t memory, ui
     .version = GPUD_VERSION,
     .warp_size = (uint16_t)limits->warp_size,
     .granularity = limits->granularity,
-    .features = GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_DEVICE,
+    .features = GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK,
     .session = session,
     .window_base = limits->window_base,
     .window_size = limits->window_size,
@@ -88,9 +88,17 @@ static int begin(gpud_engine *e, gpud_endpoint *ep, int socket, const gpud_welco
   e->host_limit = welcome->host_memory;
   e->stats = (gpud_engine_stats){.session = welcome->session};
   gpud_memory_init(&e->memory, welcome->window_base, welcome->window_size, welcome->memory);
-  int rc = gpud_watch_start(e);
+  int rc = 0;
+  if (welcome->features & GPUD_FEATURE_CHECK) {
+    e->check = gpud_check_new();
+    rc = e->check ? 0 : -ENOMEM;
+  }
+  if (rc == 0)
+    rc = gpud_watch_start(e);
   if (rc == 0)
     return 0;
+  gpud_check_free(e->check);
+  e->check = NULL;
   gpud_connection_free(e->connection);
   e->connection = NULL;
   return rc;
@@ -151,6 +159,8 @@ int gpud_engine_detach(gpud_engine *e, uint32_t status, const char *text)
     gpud_reply_bye(e, status, text);
   gpud_watch_stop(e);
   gpud_modules_clear(e);
+  gpud_check_free(e->check);
+  e->check = NULL;
   gpud_connection_free(e->connection); /* the client's regions go with it, before the window they lie in is cleared */
   e->connection = NULL;
   e->socket = -1;
@@ -273,6 +283,8 @@ int gpud_engine_run(gpud_engine *e)
     gpud_store_release_u32(&e->busy, 0);
   return rc;
 }
+
+int gpud_engine_checked(const gpud_engine *e) { return e->check != NULL; }
 
 void gpud_engine_interrupt(gpud_engine *e)
 {

@@ -42,6 +42,8 @@ int gpud_engine_attach(gpud_engine *engine, int socket, const gpud_hello *hello,
  */
 int gpud_engine_attach_endpoint(gpud_engine *engine, gpud_endpoint *ep, uint64_t session, uint64_t memory,
                                 uint64_t host_memory, gpud_welcome *welcome);
+/* Whether the session attached is checked: its modules are to be compiled so. */
+int gpud_engine_checked(const gpud_engine *engine);
 /* GPUD_RUN_*, or -errno on an error of ours. */
 int gpud_engine_run(gpud_engine *engine);
 /* From another thread or a signal handler: run() returns soon, also out of a wait. Holds until detach. */

@@ -157,6 +157,16 @@ int gpud_fault_guard(gpud_fault_net *net, void (*call)(void *), void *argument)
   return 0;
 }
 
+void gpud_fault_leave(void)
+{
+  gpud_fault_net *net = current;
+  if (!net)
+    return;
+  current = NULL;
+  net->signal = 0;
+  siglongjmp(net->escape, 1);
+}
+
 void gpud_fault_describe(const gpud_fault_net *net, char *text, size_t size)
 {
   switch (net->signal) {

@@ -30,6 +30,8 @@ void gpud_fault_refresh(void);
  * A call that faulted has not unwound: it must hold no lock and own nothing.
  */
 int gpud_fault_guard(gpud_fault_net *net, void (*call)(void *), void *argument);
+/* Ends the guarded call of this thread as a fault does, with signal 0. Comes back only where no call is guarded. */
+void gpud_fault_leave(void);
 /* "invalid access to 0x10", "trap", ... */
 void gpud_fault_describe(const gpud_fault_net *net, char *text, size_t size);
 

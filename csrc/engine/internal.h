@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "check.h"
 #include "engine.h"
 #include "idmap.h"
 #include "memory.h"
@@ -78,6 +79,7 @@ struct gpud_engine {
 
   gpud_connection *connection; /* NULL: no session */
   gpud_memory memory;
+  gpud_check *check; /* NULL: not a checked session */
   uint64_t host_limit;
   gpud_idmap modules; /* gpud_module * */
   gpud_idmap events;  /* nanoseconds */

@@ -15,23 +15,71 @@
 
 #define GPUD_MAX_BLOCK_THREADS 1024u
 
+/* ---------------------------------------------------------------- checked code */
+
+#define GPUD_CHECK_GLOBAL 0u
+#define GPUD_CHECK_SHARED 1u
+#define GPUD_CHECK_LOCAL 2u
+#define GPUD_CHECK_CONST 3u
+#define GPUD_CHECK_PARAM 4u
+#define GPUD_CHECK_GENERIC 5u
+#define GPUD_CHECK_READ 0u
+#define GPUD_CHECK_WRITE 1u
+#define GPUD_CHECK_ATOMIC 2u
+#define GPUD_CHECK_SHARED_MOST (163u << 10) /* bytes: what lies so near a block's shared memory was meant for it */
+
+/* An access in the program: what and where it is. Texts are ASCII. */
+typedef struct gpud_check_site {
+  uint32_t space;
+  uint32_t kind;
+  uint32_t alignment;
+  uint32_t ptx_line;
+  uint32_t line;         /* of the source; 0: not known */
+  uint32_t inlined_line; /* where that is inlined, in the given source; 0: nowhere */
+  const char *file;      /* NULL: the source that was given */
+  const char *text;      /* the instruction */
+} gpud_check_site;
+_Static_assert(sizeof(gpud_check_site) == 40, "compiled code has constants of it");
+
+/* The .local variables of a function that runs, and those of its callers; of the outermost, the kernel, its static shared memory. */
+typedef struct gpud_check_frame {
+  const struct gpud_check_frame *outer;
+  uint64_t shared;
+  uint64_t count;
+  struct {
+    uint64_t address;
+    uint64_t size;
+  } ranges[];
+} gpud_check_frame;
+
+struct gpud_kernel_context;
+/* Comes back if the access is fine. `thread`: its linear index in the block. */
+typedef void (*gpud_kernel_check)(struct gpud_kernel_context *context, uint64_t address, uint64_t size, uint32_t thread,
+                                  const gpud_check_site *site, const gpud_check_frame *frame);
+
+/* ---------------------------------------------------------------- all code */
+
 typedef struct gpud_kernel_context {
-  uint32_t grid[3];          /*  0: %nctaid, blocks in the grid */
-  uint32_t block[3];         /* 12: %ntid, threads in a block */
-  uint32_t dynamic_shared;   /* 24: %dynamic_smem_size, bytes */
-  uint32_t thread_slot;      /* 28: %smid, index of the pool thread running this range */
-  uint32_t thread_count;     /* 32: %nsmid, threads in the pool */
-  uint32_t grid_id;          /* 36: %gridid, low bits of the launch's sequence number */
-  void *shared;              /* 40: this thread's shared memory: static part, then (16-aligned) dynamic part */
-  void *scratch;             /* 48: this thread's working memory, 64-aligned; see kernel.scratch_* */
-  uint32_t current_block[3]; /* 56: %ctaid, written by compiled code before each block, read when it faults */
-  uint32_t current_thread;   /* 68: linear thread index last resumed, ~0u where the code does not track it */
-  uint64_t reserved[7];      /* 72 */
+  uint32_t grid[3];           /*  0: %nctaid, blocks in the grid */
+  uint32_t block[3];          /* 12: %ntid, threads in a block */
+  uint32_t dynamic_shared;    /* 24: %dynamic_smem_size, bytes */
+  uint32_t thread_slot;       /* 28: %smid, index of the pool thread running this range */
+  uint32_t thread_count;      /* 32: %nsmid, threads in the pool */
+  uint32_t grid_id;           /* 36: %gridid, low bits of the launch's sequence number */
+  void *shared;               /* 40: this thread's shared memory: static part, then (16-aligned) dynamic part */
+  void *scratch;              /* 48: this thread's working memory, 64-aligned; see kernel.scratch_* */
+  uint32_t current_block[3];  /* 56: %ctaid, written by compiled code before each block, read when it faults */
+  uint32_t current_thread;    /* 68: linear thread index last resumed, ~0u where the code does not track it */
+  uint64_t reserved[5];       /* 72 */
+  gpud_kernel_check check;    /* 112: asked before each access by code compiled for it; else NULL */
+  struct gpud_check *checked; /* 120: begins with the frame of the caller that calls */
 } gpud_kernel_context;
 
 _Static_assert(offsetof(gpud_kernel_context, shared) == 40, "compiled code reads shared at 40");
 _Static_assert(offsetof(gpud_kernel_context, scratch) == 48, "compiled code reads scratch at 48");
 _Static_assert(offsetof(gpud_kernel_context, current_block) == 56, "compiled code writes ctaid at 56");
+_Static_assert(offsetof(gpud_kernel_context, check) == 112, "compiled code calls check at 112");
+_Static_assert(offsetof(gpud_kernel_context, checked) == 120, "compiled code reads checked at 120");
 _Static_assert(sizeof(gpud_kernel_context) == 128, "two cache lines");
 
 /*

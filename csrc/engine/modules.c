@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -59,6 +60,8 @@ static int reserve_unloaded(gpud_engine *e)
 static void unload(gpud_engine *e, gpud_module *module)
 {
   gpud_memory_remove_owned(&e->memory, GPUD_EXTENT_VARIABLE, module->id);
+  if (e->check)
+    gpud_check_drop_owned(e->check, module->id);
   e->unloaded.ids[e->unloaded.end++] = module->id;
   free_module(module);
 }
@@ -274,6 +277,14 @@ static int describe(gpud_engine *e, const gpud_module *module)
   return rc;
 }
 
+static int watch_variable(gpud_check *check, uint32_t module, const gpud_variable *variable)
+{
+  char label[200];
+  int length = snprintf(label, sizeof label, "the variable %s", variable->name);
+  uint32_t fits = length < (int)sizeof label ? (uint32_t)length : (uint32_t)sizeof label - 1;
+  return gpud_check_add(check, variable->address, variable->size, variable->size, module, label, fits);
+}
+
 /* The loaded module becomes one of the session's. */
 static int adopt(gpud_engine *e, gpud_module *module)
 {
@@ -283,12 +294,16 @@ static int adopt(gpud_engine *e, gpud_module *module)
     uint32_t access = GPUD_ACCESS_READ | GPUD_ACCESS_WRITE;
     gpud_extent extent = {variable->address, variable->size, GPUD_EXTENT_VARIABLE, access, module->id};
     rc = gpud_memory_add(&e->memory, &extent);
+    if (rc == 0 && e->check)
+      rc = watch_variable(e->check, module->id, variable);
     if (rc == -EEXIST || rc == -EINVAL)
       rc = 0; /* a second name of a variable, or an empty one */
   }
   if (rc == 0)
     return 0;
   gpud_memory_remove_owned(&e->memory, GPUD_EXTENT_VARIABLE, module->id);
+  if (e->check)
+    gpud_check_drop_owned(e->check, module->id);
   gpud_idmap_remove(&e->modules, module->id);
   return rc;
 }

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "fault.h"
 #include "order.h"
 #include "wait.h"
@@ -120,6 +121,15 @@ static void report(gpud_pool_thread *thread, int rc)
     fault->status = GPUD_STATUS_OUT_OF_MEMORY;
     return;
   }
+  const gpud_check_fault *found = pool->job.config.check ? gpud_check_found(pool->job.config.check) : NULL;
+  if (found && thread->net.signal == 0) {
+    fault->stopped = true;
+    fault->address = found->address;
+    fault->thread = found->thread;
+    memcpy(fault->block, thread->context.current_block, sizeof fault->block);
+    memcpy(fault->text, found->text, sizeof fault->text);
+    return;
+  }
   bool access = thread->net.signal == SIGSEGV || thread->net.signal == SIGBUS;
   fault->address = access ? thread->net.address : 0;
   memcpy(fault->block, thread->context.current_block, sizeof fault->block);
@@ -137,6 +147,8 @@ static void work(gpud_pool_thread *thread)
   context->grid_id = (uint32_t)config->sequence;
   context->scratch = thread->scratch;
   context->current_thread = ~0u;
+  context->check = config->check ? gpud_check_access : NULL;
+  context->checked = config->check;
   int rc = gpud_fault_guard(&thread->net, run_blocks, thread);
   if (rc)
     report(thread, rc);
@@ -246,7 +258,8 @@ static void run_shared(gpud_pool *pool, uint64_t first)
   pool->next = first;
   pool->shared = true;
   uint64_t wanted = left / pool->run;
-  if (pool->count == 1 || wanted < 2) {
+  /* Checked, blocks run one after the other: the first bad access is the same each time. */
+  if (pool->count == 1 || wanted < 2 || pool->job.config.check) {
     work(&pool->threads[0]);
     return;
   }

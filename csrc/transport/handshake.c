@@ -97,6 +97,9 @@ int gpud_endpoint_connect(int socket, const gpud_hello *hello, const char *name,
     return -ENOTSOCK;
   /* What this source can do with any worker that grants it, whatever the caller thought of. */
   offer.features = features_here(transport);
+  /* To be checked is a wish of the caller's, not what a transport can do. */
+  if ((hello->features & GPUD_FEATURE_CHECK) == 0)
+    offer.features &= ~(uint64_t)GPUD_FEATURE_CHECK;
   int size = gpud_frame_encode(frame, sizeof frame, GPUD_FRAME_HELLO, &offer, name, strlen(name));
   if (size < 0)
     return size;

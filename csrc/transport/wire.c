@@ -121,6 +121,8 @@ static int check_fill(const char *body, size_t rest)
   return m.reserved == 0 && (m.width == 1 || m.width == 2 || m.width == 4 || m.width == 8);
 }
 
+static int check_array_add(const char *body, size_t rest) { return !has_nul(REST(gpud_msg_array_add), rest); }
+
 static int check_module_load(const char *body, size_t rest)
 {
   return rest == 0 || REST(gpud_msg_module_load)[rest - 1] == 0;
@@ -210,6 +212,8 @@ static const message_rule RULES[256] = {
   [GPUD_OP_COPY] = {"COPY", check_nothing, sizeof(gpud_msg_copy), 0, FROM_CLIENT},
   [GPUD_OP_FILL] = {"FILL", check_fill, sizeof(gpud_msg_fill), 0, FROM_CLIENT},
   [GPUD_OP_WRITE] = {"WRITE", check_nothing, sizeof(gpud_msg_write), REMAINING(sizeof(gpud_msg_write)), FROM_CLIENT},
+  [GPUD_OP_ARRAY_ADD] = {"ARRAY_ADD", check_array_add, sizeof(gpud_msg_array_add), GPUD_MAX_LABEL, FROM_CLIENT},
+  [GPUD_OP_ARRAY_DROP] = {"ARRAY_DROP", check_nothing, sizeof(gpud_msg_array_drop), 0, FROM_CLIENT},
   [GPUD_OP_MODULE_LOAD] = {"MODULE_LOAD", check_module_load, sizeof(gpud_msg_module_load), GPUD_MAX_OPTIONS,
                            FROM_CLIENT},
   [GPUD_OP_MODULE_UNLOAD] = {"MODULE_UNLOAD", check_id, sizeof(gpud_msg_module_ref), 0, FROM_CLIENT},

@@ -24,6 +24,7 @@
 #define GPUD_MAX_IMAGE 67108864 /* bytes of a module image: 64 MiB */
 #define GPUD_MAX_REGIONS 1024   /* memory regions a client may have registered at once */
 #define GPUD_MAX_OPTIONS 2048   /* bytes of NUL-separated compile options */
+#define GPUD_MAX_LABEL 160      /* bytes of an array's label */
 #define GPUD_MAX_FRAME 4096     /* bytes of a bootstrap frame */
 
 /* Frames: what may stand in gpud_frame_head.type. */
@@ -38,7 +39,8 @@
 #define GPUD_FEATURE_MEMBARRIER 1 /* both sides are registered for it: producers need no fence before the sleep check */
 #define GPUD_FEATURE_HOST_MAP 2   /* the worker can place a client region in the window: kernels dereference it */
 #define GPUD_FEATURE_DEVICE 4     /* behind this connection is an engine, not just a peer */
-#define GPUD_FEATURE_VERBS 8 /* over TCP: the socket is the bootstrap of a queue pair; without it, it carries all */
+#define GPUD_FEATURE_VERBS 8  /* over TCP: the socket is the bootstrap of a queue pair; without it, it carries all */
+#define GPUD_FEATURE_CHECK 32 /* kernels are compiled to ask before each access; the client tells of its arrays */
 
 /* Commands, client to worker. One-way: each takes one sequence number and none is answered unless it says so. */
 #define GPUD_OP_DATA 1       /* opaque bytes; for users of the transport alone, in both directions */
@@ -50,7 +52,9 @@
 #define GPUD_OP_COPY_OUT 19 /* device memory -> client region */
 #define GPUD_OP_COPY 20     /* device memory -> device memory */
 #define GPUD_OP_FILL 21
-#define GPUD_OP_WRITE 22       /* a few inline bytes -> device memory */
+#define GPUD_OP_WRITE 22     /* a few inline bytes -> device memory */
+#define GPUD_OP_ARRAY_ADD 24 /* checked sessions: what of mapped memory kernels may touch */
+#define GPUD_OP_ARRAY_DROP 25
 #define GPUD_OP_MODULE_LOAD 32 /* answered: KERNEL_INFO and GLOBAL_INFO messages, then one MODULE_STATUS */
 #define GPUD_OP_MODULE_UNLOAD 33
 #define GPUD_OP_LAUNCH 34
@@ -243,6 +247,16 @@ typedef struct gpud_msg_write { /* followed by the bytes, up to the message's en
   uint64_t address;
 } gpud_msg_write;
 
+typedef struct gpud_msg_array_add { /* followed by text: which array it is, in words */
+  uint64_t address;
+  uint64_t size;
+  uint64_t room; /* bytes from its beginning that no other array will be in */
+} gpud_msg_array_add;
+
+typedef struct gpud_msg_array_drop {
+  uint64_t address;
+} gpud_msg_array_drop;
+
 typedef struct gpud_msg_module_load { /* followed by the compile options, each ended by NUL */
   uint32_t module;                    /* the client's number for it */
   uint32_t region;                    /* where the image lies */
@@ -350,6 +364,7 @@ _Static_assert(sizeof(gpud_msg_region_add) == 24 && sizeof(gpud_msg_region_drop)
 _Static_assert(sizeof(gpud_msg_map) == 16 && sizeof(gpud_msg_copy_host) == 32 && sizeof(gpud_msg_copy) == 24,
                "fits one slot");
 _Static_assert(sizeof(gpud_msg_fill) == 32 && sizeof(gpud_msg_write) == 8, "fits one slot");
+_Static_assert(sizeof(gpud_msg_array_add) == 24 && sizeof(gpud_msg_array_drop) == 8, "fits one slot");
 _Static_assert(sizeof(gpud_msg_module_load) == 24 && sizeof(gpud_msg_module_ref) == 8, "fits one slot");
 _Static_assert(sizeof(gpud_msg_launch) == 32, "leaves 16 bytes of parameters in the first slot");
 _Static_assert(sizeof(gpud_msg_event_ref) == 8 && sizeof(gpud_msg_event_time) == 16, "fits one slot");

@@ -78,6 +78,11 @@ class Engine:
         rc = lib.gpud_engine_attach(self._engine, socket, body, session, memory, host_memory, deadline)
         check(rc, "begin the session")
 
+    @property
+    def checked(self) -> bool:
+        """Whether the session's modules are to be compiled with checks."""
+        return bool(lib.gpud_engine_checked(self._engine))
+
     def run(self) -> Run:
         """Executes commands until Python is needed or the session is over."""
         return Run(check(lib.gpud_engine_run(self._engine), "run the session"))

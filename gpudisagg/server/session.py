@@ -89,7 +89,12 @@ class Session:
         """Answers the MODULE_LOAD that waits: whatever the image, the client gets a module or the reason."""
         image = self._engine.image()
         try:
-            loaded = self._compiler.load(image.data, options=image.options, name=f"module{image.module}")
+            loaded = self._compiler.load(
+                image.data,
+                options=image.options,
+                name=f"module{image.module}",
+                check=self._engine.checked,
+            )
         except CompileError as error:
             self._engine.fail(wire.STATUS_COMPILE, f"{error}\n{error.log}" if error.log else str(error))
         except MemoryError:

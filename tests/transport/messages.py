@@ -29,6 +29,12 @@ COMMANDS: dict[int, tuple[Any, str, tuple[st.SearchStrategy[Any], ...]]] = {
     wire.OP_COPY: (wire.Copy, "copy", (u64, u64, u64)),
     wire.OP_FILL: (wire.Fill, "fill", (u64, u64, u64, st.sampled_from([1, 2, 4, 8]))),
     wire.OP_WRITE: (wire.Write, "write", (u64, st.binary(max_size=300))),
+    wire.OP_ARRAY_ADD: (
+        wire.ArrayAdd,
+        "array_add",
+        (u64, u64, u64, text.filter(lambda t: len(t.encode()) <= wire.MAX_LABEL)),
+    ),
+    wire.OP_ARRAY_DROP: (wire.ArrayDrop, "array_drop", (u64,)),
     wire.OP_MODULE_LOAD: (
         wire.ModuleLoad,
         "module_load",

@@ -182,6 +182,8 @@ STRUCTS = {
     "COMPLETED": "gpud_msg_completed",
     "BYTES": "gpud_msg_bytes",
     "REGION_KEY": "gpud_msg_region_key",
+    "ARRAY_ADD": "gpud_msg_array_add",
+    "ARRAY_DROP": "gpud_msg_array_drop",
     "CREDIT": "gpud_msg_credit",
 }
 

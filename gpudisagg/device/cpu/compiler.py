@@ -18,6 +18,7 @@ from gpudisagg.device.cpu import names
 from gpudisagg.device.cpu.layout import MAX_SHARED, frame_symbol, kernel_symbol
 from gpudisagg.device.cpu.models import scratch_sizes
 from gpudisagg.device.cpu.parser import parse
+from gpudisagg.device.cpu.sources import SourceLines
 from gpudisagg.device.cpu.translate import KernelFacts, translate
 from gpudisagg.device.description import DeviceDescription
 from gpudisagg.device.errors import CompileError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gpudisagg.device.cpu.jit import Jit, LinkedCode
 
 _REMEMBERED = 256
+_LINES = frozenset({"-lineinfo", "--generate-line-info", "-G", "--device-debug"})
 
 
 @functools.cache
@@ -90,12 +92,15 @@ class CpuCompiler:
         compiled = self._compile(source, ())
         self._jit.link(compiled.code, compiled.symbols).close()
 
-    def load(self, image: bytes, *, options: tuple[str, ...] = (), name: str = "module") -> LoadedModule:
+    def load(
+        self, image: bytes, *, options: tuple[str, ...] = (), name: str = "module", check: bool = False
+    ) -> LoadedModule:
         """Compile (or find) and link an image: CUDA C++, PTX, or a fatbin or cubin with PTX in it.
 
-        `options` go to NVRTC, `name` into its messages.
+        `options` go to NVRTC, `name` into its messages. `check`: with a check before each access
+        (`checks.py`), which the context must then answer.
         """
-        key = self._key(image, options)
+        key = self._key(image, options, check)
         with self._lock:
             compiled = self._memory.get(key)
             if compiled is not None:
@@ -103,7 +108,7 @@ class CpuCompiler:
         if compiled is None:
             compiled = self._from_disk(key)
         if compiled is None:
-            compiled = self._compile(image, options, name)
+            compiled = self._compile(image, options, name, check)
             header = {"kernels": [asdict(k) for k in compiled.kernels], "variables": compiled.variables}
             self._disk.put(key, header, compiled.code)
         with self._lock:
@@ -116,25 +121,31 @@ class CpuCompiler:
                     unused.linked.close()
         return self._load(key, compiled)
 
-    def _key(self, image: bytes, options: tuple[str, ...]) -> str:
+    def _key(self, image: bytes, options: tuple[str, ...], check: bool) -> str:
         digest = hashlib.sha256()
         front = nvrtc.version() if classify(image) is ImageKind.CUDA else "ptx"
         host = (self._jit.version, self._jit.cpu, self._jit.features)
-        for part in (compiler_version(), *host, front, *options):
+        for part in (compiler_version(), *host, front, "checked" if check else "", *options):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part.encode())
         digest.update(image)
         return digest.hexdigest()
 
-    def _compile(self, image: bytes, options: tuple[str, ...], name: str = "module") -> _Compiled:
+    def _compile(
+        self, image: bytes, options: tuple[str, ...], name: str = "module", check: bool = False
+    ) -> _Compiled:
         kind = classify(image)
         if kind is ImageKind.CUDA:
+            if check and not _LINES.intersection(options):
+                options = (*options, "-lineinfo")
             ptx = nvrtc.compile_to_ptx(image, options=options, name=name)
         elif kind is ImageKind.PTX:
             ptx = image
         else:
             ptx = extract_ptx(image)
-        translation = translate(parse(ptx))
+        module = parse(ptx)
+        lines = SourceLines(ptx.rstrip(b"\0").decode(), f"{name}.cu") if check else None
+        translation = translate(module, lines)
         code = self._jit.compile(translation.loops, translation.warps)
         return _Compiled(code, translation.kernels, translation.variables)
 

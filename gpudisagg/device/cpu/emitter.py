@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from gpudisagg.device.cpu.types import llvm_bits
+
+if TYPE_CHECKING:
+    from gpudisagg.device.cpu.checks import Checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class ModuleText:
     declarations: set[str] = field(default_factory=set)
     definitions: list[str] = field(default_factory=list)
     helpers: dict[str, str] = field(default_factory=dict)
+    checks: Checks | None = None
 
     def render(self, *others: str) -> str:
         """The module's text, without target lines. `others`: more definitions, before its own."""

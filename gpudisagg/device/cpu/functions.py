@@ -102,6 +102,8 @@ class FunctionLowering(Lowering):
             else:
                 self.statement(statement)
         em.branch(self.frame.exit_label)
+        if em.module.checks is not None and len(self.frames) == 1:
+            em.module.checks.finish(self)
 
     def statement(self, instruction: ast.Instruction) -> None:
         """One instruction, under its guard."""
@@ -122,6 +124,9 @@ class FunctionLowering(Lowering):
 
     def perform(self, handler: Handler, instruction: ast.Instruction) -> None:
         """The instruction, and the pointer form of its result if that is kept (`pointers.py`)."""
+        checks = self.em.module.checks
+        if checks is not None:
+            checks.before(self, instruction)
         pointer = self._result_pointer(instruction)
         handler(self, instruction)
         if pointer is not None:

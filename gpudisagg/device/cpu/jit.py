@@ -16,8 +16,9 @@ from gpudisagg.device.errors import CompileError
 _initialised = False
 _lock = threading.Lock()
 _names = itertools.count()
-_BEFORE_SPLIT = ("sroa", "simplify_cfg", "instruction_combine", "new_gvn", "simplify_cfg", "loop_simplify",
-                 "lcssa", "loop_rotate", "simplify_cfg")  # fmt: skip
+# No "new_gvn": it fails an assertion of LLVM's own on irregular loops.
+_BEFORE_SPLIT = ("sroa", "simplify_cfg", "instruction_combine", "loop_simplify", "lcssa", "loop_rotate",
+                 "simplify_cfg")  # fmt: skip
 _AFTER_SPLIT = ("sroa", "instruction_combine", "simplify_cfg", "global_dead_code_eliminate")
 
 

@@ -38,15 +38,18 @@ class ModuleLayout:
     """Addresses of everything a module declares.
 
     Shared memory: module-scope variables first, then each function's own; kernels overlap, device functions
-    don't. The dynamic part starts at one offset for all kernels of a module.
+    don't. The dynamic part starts at one offset for all kernels of a module. `margin`: bytes that stay unused
+    behind each variable.
     """
 
-    def __init__(self, module: ast.Module) -> None:
+    def __init__(self, module: ast.Module, margin: int = 0) -> None:
         self.module = module
+        self._margin = margin
         self.globals: dict[str, GlobalSymbol] = {}
         self._shared: dict[tuple[str, str], int] = {}
         self._dynamic: set[str] = set()
         self.kernel_shared: dict[str, int] = {}
+        self.kernel_static: dict[str, int] = {}  # of that, what the kernel itself declares and may touch
         self._place_shared()
         for function in module.functions.values():
             if function.body is not None:
@@ -89,6 +92,7 @@ class ModuleLayout:
                     self.kernel_shared[name] = at
                 else:
                     end = at
+        self.kernel_static = dict(self.kernel_shared)
         most = max(self.kernel_shared.values(), default=end)
         self.dynamic_offset = align_up(most, dynamic_align)
         if self._dynamic:
@@ -130,6 +134,7 @@ class ModuleLayout:
                 number = value.bits if isinstance(value, ast.Float) else value.value
                 data[start : start + width] = (number & ((1 << 8 * width) - 1)).to_bytes(width, "little")
         pieces += self._bytes(data[filled:])
+        pieces += self._bytes(bytearray(self._margin))
         body = "<{ " + ", ".join(pieces) + " }>"
         types = "<{ " + ", ".join(_piece_type(p) for p in pieces) + " }>"
         align = max(variable.align, 16)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from gpudisagg.device.cpu import coroutines, lanes, threads, warp_kernel
 from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.ast import Module
+from gpudisagg.device.cpu.checks import MARGIN, Checks
 from gpudisagg.device.cpu.emitter import ModuleText
 from gpudisagg.device.cpu.functions import device_function, params_size
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.models import gains, has_barriers, lockstep_plan, scatters
+from gpudisagg.device.cpu.sources import SourceLines
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,16 @@ class Translation:
     variables: tuple[tuple[str, int], ...]
 
 
-def translate(module: Module) -> Translation:
-    """Lower every kernel, each in the model that `analysis` picks for it."""
-    layout = ModuleLayout(module)
+def translate(module: Module, lines: SourceLines | None = None) -> Translation:
+    """Lower every kernel, each in the model that `analysis` picks for it. With `lines`: checked, thread by
+    thread.
+    """
+    checked = lines is not None
+    layout = ModuleLayout(module, MARGIN if checked else 0)
     graph = CallGraph(module)
     text = ModuleText()
+    if lines is not None:
+        text.checks = Checks(text, lines)
     loops: list[str] = []
     kernels: list[KernelFacts] = []
     called: set[str] = set()
@@ -49,7 +56,7 @@ def translate(module: Module) -> Translation:
         if not function.entry or function.body is None:
             continue
         needs = graph.needs(function)
-        plan = lockstep_plan(function)
+        plan = None if checked else lockstep_plan(function)
         if plan is not None and (scatters(plan) if needs.waits else not gains(plan)):
             plan = None
         frame = 0
@@ -62,7 +69,7 @@ def translate(module: Module) -> Translation:
             coroutines.kernel(layout, graph, text, function)
         else:
             warped, text.definitions = text.definitions, []
-            threads.kernel(layout, graph, text, function, independent=needs.independent)
+            threads.kernel(layout, graph, text, function, independent=needs.independent and not checked)
             loops, text.definitions = loops + text.definitions, warped
         called |= graph.reachable(function.name)
         kernels.append(
@@ -81,6 +88,8 @@ def translate(module: Module) -> Translation:
         if not function.entry and function.body is not None and not graph.waits(name):
             device_function(layout, graph, text, function)
     variables = tuple((v.name, v.size) for v in layout.globals.values())
+    if checked:  # nothing to vectorise
+        loops, warped = [], loops + warped
     defined = [v.definition for v in layout.globals.values()]
     declared = [v.declaration for v in layout.globals.values()]
     return Translation(
