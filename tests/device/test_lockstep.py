@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,8 @@ from gpudisagg.device.cpu.models import lockstep_plan, scatters
 from gpudisagg.device.cpu.parser import parse
 from tests.device.harness import KERNELS, compiler, launch, load_file
 from tests.device.warp_programs import CELLS, VARIABLES, Reference, Statement, programs, to_ptx
+
+MAP_NORESERVE = 0x4000
 
 shapes = st.sampled_from(
     [(1, 1, 1), (32, 1, 1), (33, 1, 1), (64, 1, 1), (100, 1, 1), (16, 4, 1), (5, 7, 3), (8, 2, 5), (48, 2, 1)]
@@ -155,6 +159,36 @@ def test_blocks_wait_for_the_one_before() -> None:
     launch(kernel("chained"), 20, 32, x, state, out)
     np.testing.assert_array_equal(state, 1 + np.cumsum(x))
     np.testing.assert_array_equal(out, np.concatenate([[1], 1 + np.cumsum(x)[:-1]]))
+
+
+WRAPPING = """typedef unsigned char Byte;
+extern "C" __global__ void wrapping(const Byte *middle, const Byte *begin, unsigned *out, unsigned start) {
+  unsigned t = threadIdx.x + start;
+  __syncwarp();
+  out[threadIdx.x] = middle[(int)t] << 8 | begin[t + 0x80000000u];
+}"""
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(-40, 40))
+def test_indices_that_wrap_on_their_way_to_an_address(before: int) -> None:
+    half = 1 << 31
+    # Given back when nothing refers to it any more.
+    memory = mmap.mmap(-1, 2 * half, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    x = np.frombuffer(memory, np.uint8)
+    ends = np.arange(1, 101, dtype=np.uint8)
+    x[-100:], x[:100] = ends, ends + 100
+    start, out = half + before, np.zeros(32, np.uint32)
+    module = compiler().load(WRAPPING.encode())
+    try:
+        begin = np.uint64(x.ctypes.data)
+        middle = np.uint64(x.ctypes.data + half)
+        launch(module.kernels["wrapping"], 1, 32, middle, begin, out, np.uint32(start))
+    finally:
+        module.close()
+    cells = x[(start + half + np.arange(32)) % (2 * half)].astype(int)
+    want = cells << 8 | cells
+    assert out.tolist() == want.tolist()
 
 
 PACKETS = """extern "C" __global__ void packets(const float4 *x, const int *where, float4 *out, int n) {

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gpudisagg.device import CompileError, nvrtc
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.parser import parse
+from gpudisagg.device.cpu.sources import SourceLines
 from gpudisagg.device.cpu.translate import translate
 from tests.device.elementwise import HEADER
 from tests.device.harness import KERNELS
@@ -102,7 +103,9 @@ def test_deep_nesting_is_an_error_not_a_crash() -> None:
 def settled(source: bytes) -> None:
     """Parsing and lowering end in a result or a CompileError; anything else is a bug."""
     with contextlib.suppress(CompileError):
-        translate(parse(source))
+        module = parse(source)
+        translate(module)
+        translate(module, SourceLines(source.decode(), "x.cu"))
 
 
 @given(st.binary(max_size=200))

@@ -92,7 +92,7 @@ def _simple(instruction: ast.Instruction, space: str) -> list[Access]:
 
 def _copy(instruction: ast.Instruction, addresses: list[ast.Address]) -> list[Access]:
     """cp.async: from global to shared memory; the bytes read may be fewer than those written."""
-    count, *given = (*instruction.operands[2:],)
+    count, *given = (*instruction.operands[2:], None)
     if not isinstance(count, ast.Integer) or count.value not in (4, 8, 16):
         return []
     size = count.value

@@ -59,12 +59,15 @@ class WarpLowering(LockstepLowering):
 
     def _instructions(self, block: Block) -> None:
         self._held.clear()
+        self.affines.clear()
         for instruction in block.instructions:
             self.line = instruction.line
             handler = handler_of(instruction)
             if handler is None:
                 raise CompileError(f"unsupported instruction {instruction.text}", line=instruction.line)
+            found = self.affines.before(self.em, instruction) if self.em.mask is None else None
             handler(self, instruction)
+            self.affines.after(instruction, found)
 
     def _condition(self, block: Block) -> Value:
         assert block.condition is not None

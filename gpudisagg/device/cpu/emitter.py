@@ -22,7 +22,8 @@ class Value:
     """An SSA value or constant and the LLVM type of one lane.
 
     A pointer with many lanes may carry what its addresses are likely to look like: `stride` bytes from lane
-    to lane, to be judged on the integers of `origin`.
+    to lane, to be judged on the integers of `origin`; where those are indices, `step` from lane to lane, and
+    `near` has the pointers of the lanes that begin each half of a warp.
     """
 
     text: str
@@ -31,6 +32,9 @@ class Value:
     lanes: int = 1
     stride: int | None = None
     origin: Value | None = None
+    step: int | None = None
+    unsigned: bool = False
+    near: tuple[Value, ...] = ()
 
     @property
     def full(self) -> str:
@@ -274,7 +278,8 @@ class Emitter:
         lanes = max(base.lanes, amount.lanes)
         found = self.value(f"getelementptr i8, {base.typed}, {amount.typed}", "ptr", lanes)
         if base.origin is not None and amount.lanes == 1:
-            return replace(found, stride=base.stride, origin=base.origin)
+            near = tuple(self.offset(one, amount) for one in base.near)
+            return replace(base, text=found.text, near=near)
         return found
 
     def load(

@@ -49,16 +49,18 @@ class Jit:
         self.cpu: str = llvm.get_host_cpu_name()
         self.features: str = llvm.get_host_cpu_features().flatten()
         self.version = f"llvmlite {llvmlite.__version__} llvm {'.'.join(map(str, llvm.llvm_version_info))}"
-        self._machine: Any = self._target_machine()
-        self._linker: Any = llvm.create_lljit_compiler(self._target_machine(), use_jit_link=False)
+        self._machine: Any = self._target_machine(3)
+        # Of code that is vectors already, a lower level makes as good code, faster.
+        self._quick: Any = self._target_machine(1)
+        self._linker: Any = llvm.create_lljit_compiler(self._target_machine(3), use_jit_link=False)
         self._compiling = threading.Lock()
         # Apart from the other, so that loading known code doesn't wait for a compilation.
         self._linking = threading.Lock()
 
-    def _target_machine(self) -> Any:
+    def _target_machine(self, level: int) -> Any:
         target = llvm.Target.from_default_triple()
         return target.create_target_machine(
-            cpu=self.cpu, features=self.features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+            cpu=self.cpu, features=self.features, opt=level, reloc="pic", codemodel="jitdefault", jit=True
         )
 
     def compile(self, loops: str, warps: str) -> bytes:
@@ -72,7 +74,7 @@ class Jit:
                 else:
                     module.link_in(other)
             self.optimised = str(module) if self.keep_ir else ""
-            return bytes(self._machine.emit_object(module))
+            return bytes((self._machine if loops else self._quick).emit_object(module))
 
     def _optimised(self, ir: str, passes: Callable[[Any], None]) -> Any:
         header = f'target triple = "{llvm.get_process_triple()}"\n'

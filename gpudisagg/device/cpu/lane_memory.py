@@ -91,7 +91,7 @@ class LaneEmitter(LaneCode):
                 piece = self.lane_of(value, self.const("i32", start + _HALF - 1))
             else:
                 piece = self._picked(value, list(range(start, start + _HALF)))
-            super().store(piece, self.lane_of(pointer, self.const("i32", start)), align)
+            super().store(piece, self._first(pointer, start), align)
         self.branch(joined)
         self.place(slow)
         self._scatter(value, pointer, align)
@@ -138,7 +138,7 @@ class LaneEmitter(LaneCode):
         """All vectors of each half of the warp."""
         lanes = _HALF * count
         full = widened(type_, lanes)
-        places = [self.lane_of(pointer, self.const("i32", start)) for start in (0, _HALF)]
+        places = [self._first(pointer, start) for start in (0, _HALF)]
         return [self.value(f"load {full}, {at.typed}, align {align}", type_, lanes) for at in places]
 
     def store_row(
@@ -166,7 +166,7 @@ class LaneEmitter(LaneCode):
             while len(halves) > 1:
                 halves = [self._joined(halves[i], halves[i + 1]) for i in range(0, len(halves), 2)]
             order = [i * _HALF + lane for lane in range(_HALF) for i in range(count)]
-            place = self.lane_of(pointer, self.const("i32", start))
+            place = self._first(pointer, start)
             self.line(f"store {self._picked(halves[0], order).typed}, {place.typed}, align {align}")
         self.branch(joined)
         self.place(slow)
@@ -195,25 +195,38 @@ class LaneEmitter(LaneCode):
         """Whether each half of the warp has addresses `stride` apart. One is a row of a 16-wide block."""
         origin, stride = pointer.origin, pointer.stride
         assert origin is not None and stride is not None
-        known = self._checked.get((origin.text, stride))
+        step = stride if pointer.step is None else pointer.step
+        # Of indices, that they don't wrap on the way to 64 bits is looked at too.
+        key = (origin.text, step, pointer.unsigned if pointer.near else None)
+        known = self._checked.get(key)
         if known is not None:
             return known
         expected = self._picked(origin, [0] * _HALF + [_HALF] * _HALF)
-        if stride:
-            steps = constants(origin.type, [lane % _HALF * stride for lane in range(WIDTH)])
+        if step:
+            steps = constants(origin.type, [lane % _HALF * step for lane in range(WIDTH)])
             expected = self.binary("add", expected, steps)
         same = self.icmp("eq", origin, expected)
         whole = self.value(f"bitcast {same.typed} to i32", "i32")
         result = self.icmp("eq", whole, self.const("i32", -1))
-        self._checked[origin.text, stride] = result
+        if pointer.near and step:
+            most = (0xFFFFFFFF if pointer.unsigned else 0x7FFFFFFF) - (_HALF - 1) * step
+            for start in (0, _HALF):
+                first = self.lane_of(origin, self.const("i32", start))
+                fits = self.icmp("ule" if pointer.unsigned else "sle", first, self.const("i32", most))
+                result = self.binary("and", result, fits)
+        self._checked[key] = result
         return result
+
+    def _first(self, pointer: Value, lane: int) -> Value:
+        """The pointer of the lane that begins a half."""
+        return pointer.near[lane // _HALF] if pointer.near else self.lane_of(pointer, self.const("i32", lane))
 
     def _prefetch(self, pointer: Value) -> None:
         """Ask for what this load will want some iterations on. Grid-stride loops jump from page to page,
         where the host's own prefetcher doesn't follow.
         """
         last = self.slot("i64")
-        now = self.cast("ptrtoint", self.lane_of(pointer, self.const("i32", 0)), "i64")
+        now = self.cast("ptrtoint", self._first(pointer, 0), "i64")
         step = self.binary("sub", now, Emitter.load(self, "i64", last, 8))
         Emitter.store(self, now, last, 8)
         ahead = self.binary("add", now, self.binary("shl", step, self.const("i64", _AHEAD)))
@@ -226,7 +239,7 @@ class LaneEmitter(LaneCode):
         lanes = 1 if pointer.stride == 0 else _HALF
         halves = []
         for start in (0, _HALF):
-            at = self.lane_of(pointer, self.const("i32", start))
+            at = self._first(pointer, start)
             full = widened(type_, lanes)
             halves.append(self.value(f"load {full}, {at.typed}, align {align}", type_, lanes))
         first, second = (self.broadcast(h, _HALF) for h in halves)

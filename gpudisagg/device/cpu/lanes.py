@@ -24,7 +24,7 @@ class LaneCode(Emitter):
         super().__init__(module, parallel=False)
         self.mask: Value | None = None
         self._lanes: Value | None = None
-        self._checked: dict[tuple[str, int], Value] = {}
+        self._checked: dict[tuple[str, int, bool | None], Value] = {}
         # Whether the accesses being emitted are a loop's, to memory beyond the block's own.
         self.streaming = False
         self._arrays: dict[tuple[str, str], Value] = {}

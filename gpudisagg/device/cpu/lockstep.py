@@ -7,8 +7,10 @@ lanes part and meet is in `diverge.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gpudisagg.device.cpu import ast, warps
+from gpudisagg.device.cpu.affine import Affines
 from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.emitter import INVARIANT, Value
 from gpudisagg.device.cpu.functions import FunctionLowering
@@ -17,7 +19,7 @@ from gpudisagg.device.cpu.lanes import WIDTH, constants
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lowering import context as c
 from gpudisagg.device.cpu.strides import Strides
-from gpudisagg.device.cpu.types import ScalarType
+from gpudisagg.device.cpu.types import U32, U64, ScalarType
 from gpudisagg.device.cpu.uniform import Uniformity
 
 RETURN = '%"return"'
@@ -43,6 +45,7 @@ class LockstepLowering(FunctionLowering):
         self.block = 0
         # Register values that the code of the current block has at hand.
         self._held: dict[str, Value] = {}
+        self.affines = Affines(self._integer)
         self._declare_locals(function)
         self._start()
 
@@ -102,6 +105,9 @@ class LockstepLowering(FunctionLowering):
             self._held[name] = self.em.value(f"load {wide.full}, {slot.typed}", have.storage, wide.lanes)
         return self._held[name]
 
+    def _integer(self, operand: ast.Operand, bits: int) -> Value:
+        return self.read(operand, U64 if bits == 64 else U32)
+
     def store_register(self, name: str, value: Value) -> None:
         """Assign a register in the running lanes."""
         slot, _ = self._register(name)
@@ -159,13 +165,17 @@ class LockstepLowering(FunctionLowering):
         self.em.streaming = space != "shared" and self.plan.flow.depth(self.block) > 0
         if stride is None:
             return pointer
-        return Value(
-            pointer.text,
-            "ptr",
-            lanes=pointer.lanes,
-            stride=stride,
-            origin=self.load_register(operand.base.name),
-        )
+        origin = self.load_register(operand.base.name)
+        guessed = Value(pointer.text, "ptr", lanes=pointer.lanes, stride=stride, origin=origin)
+        affine = self.affines.of(operand.base.name)
+        if affine is None or self.em.mask is not None or stride % affine.scale or not 0 <= stride <= 64:
+            return guessed
+        firsts = [self.em.lane_of(affine.index, self.em.const("i32", lane)) for lane in (0, WIDTH // 2)]
+        places = [affine.of_lane(self.em, first, operand.offset) for first in firsts]
+        shared = self.shared_base() if space == "shared" else None
+        near = tuple(self.em.offset(shared, p) if shared is not None else self.em.pointer(p) for p in places)
+        step, unsigned = stride // affine.scale, not affine.signed
+        return replace(guessed, origin=affine.index, step=step, unsigned=unsigned, near=near)
 
     def _in_shared(self, operand: ast.Operand) -> Value | None:
         """A pointer from a 32-bit offset, in the form for which hosts have a gather of their own."""
