@@ -79,8 +79,12 @@ class LockstepLowering(FunctionLowering):
         rest = em.binary("sub", self._linear, em.binary("mul", z, nxy))
         y = divided(rest, nx)
         x = em.binary("sub", rest, em.binary("mul", y, nx))
-        self._index = {"x": x, "y": y, "z": z}
+        # Frozen, so that they are kept across barriers: LLVM would rather divide again each time.
+        self._index = {axis: self._kept(value) for axis, value in (("x", x), ("y", y), ("z", z))}
         em.code = code
+
+    def _kept(self, value: Value) -> Value:
+        return self.em.value(f"freeze {value.typed}", value.type, value.lanes)
 
     # registers
 
