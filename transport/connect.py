@@ -19,6 +19,7 @@ from transport.constants import (
     FEATURE_DEVICE,
     FEATURE_HOST_MAP,
     FEATURE_MEMBARRIER,
+    FEATURE_OUTPUT,
     MAX_TEXT,
     STATUS_DENIED,
     STATUS_PROTOCOL,
@@ -64,7 +65,7 @@ def connect(
         # Less than it waits itself, so that the server can still say that no worker became free.
         patience = timeout - min(1.0, timeout / 5)
         milliseconds = int(min(max(patience, 0.0) * 1000, 0xFFFFFFFF))
-        features = FEATURE_HOST_MAP | FEATURE_DEVICE
+        features = FEATURE_HOST_MAP | FEATURE_DEVICE | FEATURE_OUTPUT
         if lib.gpud_membarrier_available():
             features |= FEATURE_MEMBARRIER
         hello = Hello(

@@ -17,6 +17,7 @@ from gpudisagg.device.cpu.lane_memory import LaneEmitter
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lockstep import RETURN, LockstepLowering
 from gpudisagg.device.cpu.lowering import handler_of
+from gpudisagg.device.cpu.lowering.host import stop
 from gpudisagg.device.cpu.types import PRED, U32
 from gpudisagg.device.cpu.uniform import Uniformity
 from gpudisagg.device.errors import CompileError
@@ -80,8 +81,8 @@ class WarpLowering(LockstepLowering):
         em.place(wild)
         self._trap()
 
-    def _trap(self) -> None:
-        self.em.call("llvm.trap", "void", [])
+    def _trap(self, line: int = 0) -> None:
+        stop(self, self.first_thread(), self.em.const("i32", line))
         self.em.line("unreachable")
 
     def _whole(self, index: int, block: Block) -> None:
@@ -93,7 +94,7 @@ class WarpLowering(LockstepLowering):
         if block.ends == "exit":
             em.branch(RETURN)
         elif block.ends == "trap":
-            self._trap()
+            self._trap(block.line)
         elif block.ends == "switch":
             self._switch(block, labels)
         elif block.ends == "branch" and len(set(labels)) > 1:
@@ -132,7 +133,7 @@ class WarpLowering(LockstepLowering):
             em.store(em.binary("and", live, em.invert(mask)), self._live, 4)
             self._next(waiting | {index})
         elif block.ends == "trap":
-            self._trap()
+            self._trap(block.line)
         elif block.ends == "switch":
             sides = [em.new_label("side") for _ in block.targets]
             self._switch(block, sides)

@@ -50,14 +50,16 @@ class LockstepLowering(FunctionLowering):
         em = self.em
         assert function.body is not None
         for variable in function.body.variables:
-            if variable.space == "local":
+            # .param variables hold the arguments of what the runtime answers (printf).
+            if variable.space in ("local", "param"):
                 align = max(variable.align, 8)
                 size = -(-max(variable.size, 1) // align) * align
                 cell = em.entry_value(f"alloca [{size * WIDTH} x i8], align {align}", "ptr")
                 steps = constants("i64", [lane * size for lane in range(WIDTH)])
                 each = em.entry_value(f"getelementptr i8, {cell.typed}, {steps.typed}", "ptr", WIDTH)
                 self.frame.locals[variable.name] = each
-                self._ranges.append((cell, size * WIDTH))
+                if variable.space == "local":
+                    self._ranges.append((cell, size * WIDTH))
 
     def _start(self) -> None:
         """The thread indices: divided in floating point, which is exact for so small numbers."""
@@ -139,6 +141,12 @@ class LockstepLowering(FunctionLowering):
     def linear(self) -> Value:
         """The threads' indices in the block."""
         return self._linear
+
+    def first_thread(self) -> Value:
+        """The first running lane's index."""
+        em = self.em
+        lane = em.intrinsic("cttz", "i32", em.active, em.const("i1", 0))
+        return em.binary("add", em.binary("shl", Value("%warp", "i32"), em.const("i32", 5)), lane)
 
     def warp_index(self) -> Value:
         """%warpid."""

@@ -21,6 +21,7 @@ Handler: TypeAlias = "Callable[[Lowering, ast.Instruction], None]"
 GRID, BLOCK, DYNAMIC_SHARED = 0, 12, 24
 THREAD_SLOT, THREAD_COUNT, GRID_ID = 28, 32, 36
 SHARED, SCRATCH, CURRENT_BLOCK, CURRENT_THREAD = 40, 48, 56, 68
+PRINT, FAILED, FILE, FUNCTION, LINE = 72, 80, 88, 96, 104
 
 
 @dataclass
@@ -86,6 +87,10 @@ class Lowering:
     def linear(self) -> Value:
         """The thread's index in its block, x fastest."""
         return Value("%linear", "i32")
+
+    def first_thread(self) -> Value:
+        """The running thread's index, or that of the first of those that run together."""
+        return self.linear()
 
     def warp_index(self) -> Value:
         """Which warp of the block the thread is in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpudisagg.device.cpu.ast import Arguments, Instruction, Operand, Register, Sink, Symbol
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
+from gpudisagg.device.cpu.lowering.host import HOST_FUNCTIONS, REFUSED, stop
 from gpudisagg.device.cpu.types import PRED, TYPES, U32
 
 
@@ -52,9 +53,7 @@ def leave(low: Lowering, ins: Instruction) -> None:
 
 def trap(low: Lowering, ins: Instruction) -> None:
     """trap: an illegal instruction, which the device reports as the kernel's failure."""
-    low.em.call("llvm.trap", "void", [])
-    low.em.line("unreachable")
-    _end_block(low, "after.trap")
+    stop(low, low.first_thread(), low.em.const("i32", ins.line))
 
 
 def barrier(low: Lowering, ins: Instruction) -> None:
@@ -110,10 +109,14 @@ def call(low: Lowering, ins: Instruction) -> None:
         raise options.unsupported("indirect call")
     if not isinstance(target, Symbol) or operands or not isinstance(returns, Arguments):
         raise options.unsupported()
-    if target.name in ("__assertfail", "__assert_fail"):
-        trap(low, ins)
-        return
     function = low.layout.module.functions.get(target.name)
+    if function is None or function.body is None:
+        given = arguments.elements if isinstance(arguments, Arguments) else ()
+        if target.name in HOST_FUNCTIONS:
+            HOST_FUNCTIONS[target.name](low, ins, returns.elements, given)
+            return
+        if target.name in REFUSED:
+            raise low.error(f"call of {target.name}: {REFUSED[target.name]}")
     if function is None or function.body is None or function.entry:
         raise low.error(f"call of {target.name}, which isn't defined in this module")
     passed = [*returns.elements, *(arguments.elements if isinstance(arguments, Arguments) else ())]
@@ -140,7 +143,7 @@ def call(low: Lowering, ins: Instruction) -> None:
 
 
 def nothing(low: Lowering, ins: Instruction) -> None:
-    """Hints: nanosleep may sleep for no time at all; a breakpoint without a debugger is passed."""
+    """Hints: nanosleep may sleep for no time at all."""
 
 
 CONTROL: dict[str, Handler] = {
@@ -153,7 +156,7 @@ CONTROL: dict[str, Handler] = {
     "barrier": barrier,
     "call": call,
     "nanosleep": nothing,
-    "brkpt": nothing,
+    "brkpt": trap,
     "pmevent": nothing,
     "setmaxnreg": nothing,
 }
