@@ -16,9 +16,9 @@ _lock = threading.Lock()
 
 @cache
 def include_directories() -> tuple[str, ...]:
-    """Where the CUDA headers of the NVIDIA wheels are (cuda_fp16.h, cuda/std, ...)."""
+    """Where the CUDA headers of the NVIDIA wheels are (cuda_fp16.h, cuda/std, ...; mma.h needs nvcc's)."""
     found: list[str] = []
-    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl", "nvidia.cuda_nvrtc"):
+    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl", "nvidia.cuda_nvrtc", "nvidia.cuda_nvcc"):
         try:
             spec = importlib.util.find_spec(package)
         except (ImportError, ValueError):

@@ -8,10 +8,11 @@ from gpudisagg.device.cpu import ast
 from gpudisagg.device.errors import CompileError
 
 # Instructions that wait for other threads.
-WARP_OPERATIONS = frozenset({"shfl", "vote", "match", "redux", "elect", "activemask"})
+MATRIX_OPERATIONS = frozenset({"mma", "wmma", "ldmatrix", "stmatrix", "movmatrix"})
+WARP_OPERATIONS = MATRIX_OPERATIONS | {"shfl", "vote", "match", "redux", "elect", "activemask"}
 _WAITING = WARP_OPERATIONS | {"bar", "barrier"}
 # Instructions that order memory between threads, or have effects that must not be merged or reordered.
-_ORDERING = frozenset({"atom", "red", "membar", "fence", "call", "trap"})
+_ORDERING = frozenset({"atom", "red", "membar", "fence", "call", "trap", "mbarrier", "cp"})
 _ORDERED_ACCESS = frozenset({"volatile", "relaxed", "acquire", "release", "mmio"})
 
 
@@ -26,6 +27,13 @@ class Needs:
 def _instructions(function: ast.Function) -> list[ast.Instruction]:
     statements = function.body.statements if function.body is not None else ()
     return [s for s in statements if isinstance(s, ast.Instruction)]
+
+
+def waits_for_threads(instruction: ast.Instruction) -> bool:
+    """Whether the instruction may wait for other threads."""
+    if instruction.opcode == "mbarrier":
+        return not {"test_wait", "try_wait"}.isdisjoint(instruction.modifiers)
+    return instruction.opcode in _WAITING
 
 
 def callees(instruction: ast.Instruction) -> list[str]:
@@ -60,7 +68,7 @@ class CallGraph:
         known = self._waits.get(name)
         if known is None:
             known = any(
-                ins.opcode in _WAITING or (ins.opcode == "exit" and not self.module.functions[f].entry)
+                waits_for_threads(ins) or (ins.opcode == "exit" and not self.module.functions[f].entry)
                 for f in self.reachable(name)
                 for ins in _instructions(self.module.functions[f])
             )
@@ -75,7 +83,7 @@ class CallGraph:
     def needs(self, kernel: ast.Function) -> Needs:
         """What decides a kernel's execution model."""
         waits = any(
-            ins.opcode in _WAITING
+            waits_for_threads(ins)
             for f in self.reachable(kernel.name)
             for ins in _instructions(self.module.functions[f])
         )

@@ -10,7 +10,7 @@ head of a loop or outside loops.
 from __future__ import annotations
 
 from gpudisagg.device.cpu import ast
-from gpudisagg.device.cpu.analysis import CallGraph
+from gpudisagg.device.cpu.analysis import MATRIX_OPERATIONS, CallGraph
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.flow import Block
 from gpudisagg.device.cpu.lane_memory import LaneEmitter
@@ -196,7 +196,8 @@ class WarpLowering(LockstepLowering):
         self._held.clear()
         em = self.em
         instruction = block.instructions[0]
-        mask = self.read(instruction.operands[-1], U32) if "sync" in instruction.modifiers else None
+        names = "sync" in instruction.modifiers and instruction.opcode not in MATRIX_OPERATIONS
+        mask = self.read(instruction.operands[-1], U32) if names else None
         live = em.load("i32", self._live, 4)
         absent = em.binary("and", live, em.invert(here))
         if mask is None:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 
 from gpudisagg.device.cpu import ast, warps
 from gpudisagg.device.cpu.analysis import CallGraph
-from gpudisagg.device.cpu.emitter import INVARIANT, Value
+from gpudisagg.device.cpu.emitter import INVARIANT, Emitter, Value, quoted
 from gpudisagg.device.cpu.functions import FunctionLowering
 from gpudisagg.device.cpu.lane_memory import LaneEmitter
 from gpudisagg.device.cpu.lanes import WIDTH, constants
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lowering import context as c
+from gpudisagg.device.cpu.lowering.context import Gather
 from gpudisagg.device.cpu.strides import Strides
 from gpudisagg.device.cpu.types import ScalarType
 from gpudisagg.device.cpu.uniform import Uniformity
@@ -208,6 +209,54 @@ class LockstepLowering(FunctionLowering):
         if places is not None:
             return self.em.permuted(self.em.bitcast(value, "i32"), places)
         return super().shuffled(self.em.bitcast(value, "i32"), mask, source, places)
+
+    def lane_constant(self, values: list[int], type_: str) -> Value:
+        """A constant of each lane's own."""
+        return constants(type_, values)
+
+    def gather(self, value: Value, sources: list[list[int]]) -> list[Value]:
+        """Each lane's value from its source lane, for each list of source lanes."""
+        return [self.em.permuted(value, lanes) for lanes in sources]
+
+    def outlined(
+        self,
+        name: str,
+        values: Sequence[Value],
+        build: Callable[[Emitter, Gather, Sequence[Value]], list[Value]],
+    ) -> list[Value]:
+        """What `build` makes of the values: a function that all its users call, as it is large."""
+        em = self.em
+        values = [em.broadcast(value, WIDTH) for value in values]
+        module = em.module
+        symbol = "@" + quoted(f"gpud.warp.{name}")
+        key = f"{symbol}.type"
+        if key not in module.helpers:
+            own = LaneEmitter(module)
+            given = [Value(f"%a{i}", value.type, lanes=WIDTH) for i, value in enumerate(values)]
+
+            def gather(value: Value, sources: list[list[int]]) -> list[Value]:
+                return [own.permuted(value, lanes) for lanes in sources]
+
+            results = [own.broadcast(value, WIDTH) for value in build(own, gather, given)]
+            types = [result.full for result in results]
+            whole = f"[{len(types)} x {types[0]}]"
+            last = "poison"
+            for index, result in enumerate(results):
+                expression = f"insertvalue {whole} {last}, {result.typed}, {index}"
+                last = own.value(expression, result.type).text
+            parameters = ", ".join(value.typed for value in given)
+            head = f"define internal {whole} {symbol}({parameters}) noinline nounwind {{"
+            lines = [head, *own.entry, *own.code, f"  ret {whole} {last}", "}"]
+            module.helpers[symbol] = "\n".join(lines)
+            module.helpers[key] = f"; {len(types)} {results[0].type}"
+        count, type_ = module.helpers[key].split()[1:]
+        full = Value("", type_, lanes=WIDTH).full
+        passed = ", ".join(value.typed for value in values)
+        whole = em.value(f"call [{count} x {full}] {symbol}({passed})", type_).text
+        return [
+            em.value(f"extractvalue [{count} x {full}] {whole}, {index}", type_, WIDTH)
+            for index in range(int(count))
+        ]
 
     def warp_group(self) -> Value:
         """The running lanes."""

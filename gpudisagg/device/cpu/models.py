@@ -54,6 +54,8 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
         for instruction in block.instructions:
             if instruction.opcode == "call" and host_call(instruction) is None:
                 return None
+            if instruction.opcode == "mbarrier":  # a lane that waits for another of its warp to arrive
+                return None
             if _block_barrier(instruction):
                 uniform = not any(plan.varies(o) for o in instruction.operands if isinstance(o, ast.Register))
                 reduces = "red" in instruction.modifiers

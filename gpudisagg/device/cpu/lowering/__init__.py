@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpudisagg.device.cpu.ast import Instruction
 from gpudisagg.device.cpu.lowering.approximate import APPROXIMATE
+from gpudisagg.device.cpu.lowering.asynchronous import ASYNCHRONOUS
 from gpudisagg.device.cpu.lowering.atomic import ATOMIC
 from gpudisagg.device.cpu.lowering.compare import COMPARE
 from gpudisagg.device.cpu.lowering.context import Handler
@@ -12,8 +13,10 @@ from gpudisagg.device.cpu.lowering.convert import CONVERT
 from gpudisagg.device.cpu.lowering.floating import FLOATING
 from gpudisagg.device.cpu.lowering.integer import INTEGER
 from gpudisagg.device.cpu.lowering.logic import LOGIC
+from gpudisagg.device.cpu.lowering.matrix import MATRIX
 from gpudisagg.device.cpu.lowering.memory import MEMORY
 from gpudisagg.device.cpu.lowering.warp import WARP
+from gpudisagg.device.cpu.lowering.wmma import WMMA
 from gpudisagg.device.cpu.types import TYPES
 
 # Opcodes that both number tables have are told apart by their type, in `handler_of`.
@@ -23,8 +26,11 @@ _GENERAL: dict[str, Handler] = {
     **CONVERT,
     **MEMORY,
     **ATOMIC,
+    **MATRIX,
+    **ASYNCHRONOUS,
     **CONTROL,
     **WARP,
+    **WMMA,
     **APPROXIMATE,
 }
 
