@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from enum import Enum
 
 from gpudisagg.device.errors import CompileError
+from gpudisagg.device.zstd import decompress
 
 _FATBIN_MAGIC = 0xBA55ED50
 _HEADER = struct.Struct("<IHHQ")
@@ -79,15 +80,21 @@ def _ptx_entries(image: bytes) -> Iterator[tuple[int, bytes]]:
             raise CompileError("malformed fatbin")
         if kind == _KIND_PTX:
             data = image[start : start + payload]
-            if flags & _ZSTD:
-                raise CompileError(
-                    "the fatbin's PTX is compressed with zstd, which isn't read yet: "
-                    "build with nvcc --compress-mode=none, or pass PTX"
-                )
-            if flags & _LZ4:
-                data = lz4_block(data[:stored] if stored else data, unpacked)
+            if flags & (_ZSTD | _LZ4):
+                if unpacked > _LARGEST:
+                    raise CompileError("malformed fatbin")
+                data = data[:stored] if stored else data
+                data = zstd_frame(data, unpacked) if flags & _ZSTD else lz4_block(data, unpacked)
             yield arch, data.rstrip(b"\0")
         position = start + payload
+
+
+def zstd_frame(data: bytes, size: int) -> bytes:
+    """Decompress a zstd frame of known size."""
+    try:
+        return decompress(data, size)
+    except ValueError as error:
+        raise CompileError(f"malformed fatbin: {error}") from None
 
 
 def lz4_block(data: bytes, size: int) -> bytes:

@@ -87,3 +87,23 @@ def test_packing_with_saturation(kind: str, rows: list[tuple[int, int, int]]) ->
         if bits < 16:
             want |= c << 2 * bits & WORD
         assert got == want
+
+
+def redux(values: np.ndarray, operation: str, flags: str) -> float:
+    values = np.abs(values) if "abs" in flags else values
+    if np.isnan(values).all() or ("NaN" in flags and np.isnan(values).any()):
+        return float("nan")
+    return float((np.nanmin if operation == "min" else np.nanmax)(values))
+
+
+@pytest.mark.parametrize("operation", ["min", "max"])
+@pytest.mark.parametrize("flags", ["", ".abs", ".NaN", ".abs.NaN"])
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.floats(width=32).filter(lambda x: x != 0), min_size=32, max_size=96), st.integers(0, 5))
+def test_reduction_of_singles(operation: str, flags: str, values: list[float], some: int) -> None:
+    values = values[: len(values) // 32 * 32]
+    x = np.array(values, np.float32)
+    x[::7] = np.where(np.arange(len(x[::7])) < some, np.float32("nan"), x[::7])
+    out = elementwise(f"redux.sync.{operation}{flags}.f32 %out, %a, -1;", [x], np.float32)
+    for warp, got in zip(x.reshape(-1, 32), out.reshape(-1, 32), strict=True):
+        np.testing.assert_array_equal(got, np.full(32, redux(warp, operation, flags), np.float32))

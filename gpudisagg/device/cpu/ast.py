@@ -38,6 +38,7 @@ class Symbol:
     name: str
     offset: int = 0
     generic: bool = False
+    mask: int = 0  # of an initial value: which byte of the address, as 0xFF of it; 0: all
 
 
 @dataclass(frozen=True, slots=True)

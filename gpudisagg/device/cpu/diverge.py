@@ -16,11 +16,10 @@ from gpudisagg.device.cpu.flow import Block
 from gpudisagg.device.cpu.lane_memory import LaneEmitter
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lockstep import RETURN, LockstepLowering
-from gpudisagg.device.cpu.lowering import handler_of
+from gpudisagg.device.cpu.lowering import handler_of, unsupported
 from gpudisagg.device.cpu.lowering.host import stop
 from gpudisagg.device.cpu.types import PRED, U32
 from gpudisagg.device.cpu.uniform import Uniformity
-from gpudisagg.device.errors import CompileError
 
 
 def _label(form: str, block: int) -> str:
@@ -64,7 +63,7 @@ class WarpLowering(LockstepLowering):
             self.line = instruction.line
             handler = handler_of(instruction)
             if handler is None:
-                raise CompileError(f"unsupported instruction {instruction.text}", line=instruction.line)
+                raise unsupported(instruction)
             handler(self, instruction)
 
     def _condition(self, block: Block) -> Value:

@@ -54,7 +54,8 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
         for instruction in block.instructions:
             if instruction.opcode == "call" and host_call(instruction) is None:
                 return None
-            if instruction.opcode == "mbarrier":  # a lane that waits for another of its warp to arrive
+            # A lane that waits for another of its warp to arrive; memory of which a lane takes as it likes.
+            if instruction.opcode in ("mbarrier", "alloca", "stacksave", "stackrestore"):
                 return None
             if _block_barrier(instruction):
                 uniform = not any(plan.varies(o) for o in instruction.operands if isinstance(o, ast.Register))

@@ -15,9 +15,12 @@ from gpudisagg.device.cpu.lowering.integer import INTEGER
 from gpudisagg.device.cpu.lowering.logic import LOGIC
 from gpudisagg.device.cpu.lowering.matrix import MATRIX
 from gpudisagg.device.cpu.lowering.memory import MEMORY
+from gpudisagg.device.cpu.lowering.refused import reason
+from gpudisagg.device.cpu.lowering.stack import STACK
 from gpudisagg.device.cpu.lowering.warp import WARP
 from gpudisagg.device.cpu.lowering.wmma import WMMA
 from gpudisagg.device.cpu.types import TYPES
+from gpudisagg.device.errors import CompileError
 
 # Opcodes that both number tables have are told apart by their type, in `handler_of`.
 _GENERAL: dict[str, Handler] = {
@@ -29,10 +32,17 @@ _GENERAL: dict[str, Handler] = {
     **MATRIX,
     **ASYNCHRONOUS,
     **CONTROL,
+    **STACK,
     **WARP,
     **WMMA,
     **APPROXIMATE,
 }
+
+
+def unsupported(instruction: Instruction) -> CompileError:
+    """The error for an instruction without a lowering."""
+    text = f"unsupported instruction {instruction.text}{reason(instruction)}"
+    return CompileError(text, line=instruction.line)
 
 
 def handler_of(instruction: Instruction) -> Handler | None:

@@ -37,6 +37,7 @@ class Frame:
     locals: dict[str, Value] = field(default_factory=dict)
     params: dict[str, Value] = field(default_factory=dict)
     labels: set[str] | None = None
+    stack: tuple[Value, Value] | None = None
 
 
 class Lowering:
@@ -197,6 +198,10 @@ class Lowering:
         """The .local variables of this thread that are known here, with their sizes."""
         raise NotImplementedError
 
+    def stack(self, size: int) -> tuple[Value, Value]:
+        """The current call's memory for alloca, and how much of it is used."""
+        raise NotImplementedError
+
     def params_size(self) -> int:
         """Bytes of the kernel's parameter buffer."""
         raise NotImplementedError
@@ -207,6 +212,14 @@ class Lowering:
 
     def call(self, function: ast.Function, cells: list[Value]) -> None:
         """Call a device function with a cell per return value and parameter."""
+        raise NotImplementedError
+
+    def indirect_call(self, target: Value, candidates: Sequence[ast.Function], cells: list[Value]) -> None:
+        """Call the function at an address."""
+        raise NotImplementedError
+
+    def candidates(self, results: int, arguments: int) -> Sequence[ast.Function]:
+        """The functions that an indirect call may mean."""
         raise NotImplementedError
 
     # registers

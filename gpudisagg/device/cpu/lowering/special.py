@@ -56,6 +56,9 @@ def special_register(low: Lowering, name: str) -> Value:
         return low.launch_field(_FIELDS[name])
     if name.startswith("%lanemask_"):
         return _lane_mask(low, name.removeprefix("%lanemask_"))
+    if name in ("%envreg1", "%envreg2"):
+        # Where cooperative launches keep what their blocks meet at.
+        raise low.error("grid synchronisation isn't supported: launch a kernel for each phase")
     if name.startswith("%envreg"):
         return em.const("i32", 0)
     maker = _MAKERS.get(name)
