@@ -129,3 +129,37 @@ def test_bulk_copies_are_refused_by_name(text: str) -> None:
     with pytest.raises(CompileError, match=r"cp\.async\.bulk.*9\.0") as caught:
         compiler().load(source.encode())
     assert caught.value.line == 6
+
+
+WIDE = (
+    HEADER
+    + """
+.visible .entry k(.param .u64 x, .param .u64 old) {
+.reg .b64 %d<9>; .reg .b32 %r<2>; .reg .b128 %q<4>; .reg .pred %p<2>;
+ld.param.u64 %d0, [x]; ld.param.u64 %d1, [old]; mov.u32 %r0, %tid.x; mad.wide.u32 %d1, %r0, 16, %d1;
+cvt.u64.u32 %d2, %r0; add.u64 %d3, %d2, 100; mov.b128 %q0, {%d2, %d3};
+atom.global.exch.b128 %q1, [%d0], %q0; st.global.b128 [%d1], %q1;
+AGAIN: ld.global.b128 %q2, [%d0+16]; mov.b128 {%d4, %d5}, %q2; add.u64 %d6, %d4, 1; sub.u64 %d7, %d5, 2;
+mov.b128 %q3, {%d6, %d7}; atom.global.cas.b128 %q1, [%d0+16], %q2, %q3; mov.b128 {%d6, %d7}, %q1;
+setp.ne.u64 %p0, %d6, %d4; @%p0 bra AGAIN; ret; }
+"""
+)
+
+
+def test_atomics_of_128_bits() -> None:
+    x = np.array([[7, 8], [1000, 1000]], np.uint64)
+    raw = np.zeros(2 * 41 + 2, np.uint64)
+    start = -raw.ctypes.data % 16 // 8
+    old = raw[start : start + 80].reshape(40, 2)
+    place = np.zeros(8, np.uint64)
+    at = -place.ctypes.data % 16 // 8
+    here = place[at : at + 4].reshape(2, 2)
+    here[:] = x
+    module = compiler().load(WIDE.encode())
+    try:
+        launch(module.kernels["k"], 1, 40, here, old)
+    finally:
+        module.close()
+    seen = sorted(map(tuple, [*old.tolist(), here[0].tolist()]))
+    assert seen == sorted([(7, 8), *((t, t + 100) for t in range(40))])
+    assert here[1].tolist() == [1040, 920]

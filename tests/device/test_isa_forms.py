@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from gpudisagg.device import CompileError
+from gpudisagg.device.cpu.jit import Jit
 from gpudisagg.device.cpu.parser import parse
 from gpudisagg.device.cpu.translate import translate
 from tests.device.isa_forms import concrete, expanded, forms, module
@@ -26,6 +29,13 @@ REFUSED = (
     "vset",
 )
 CHAPTERS = forms()
+# The other chapters' forms are run, in `test_models_agree.py`.
+TO_CODE = ("data movement", "atomics", "control", "warp and block", "matrices", "special registers")
+
+
+@functools.cache
+def jit() -> Jit:
+    return Jit()
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -36,7 +46,9 @@ def test_forms(chapter: str) -> None:
             text = concrete(form)
             refused = text.startswith(REFUSED)
             try:
-                translate(parse(module(text)))
+                ir = translate(parse(module(text))).ir
+                if chapter in TO_CODE:
+                    assert jit().compile(ir)
                 if refused:
                     wrong.append(f"{text}: compiled")
             except CompileError as error:

@@ -81,8 +81,7 @@ def test_addresses_byte_by_byte() -> None:
     [
         (".global .b8 x[2] = {0xFF(y), 1};", "part of an address"),
         (".global .b8 x[2] = {0xFE(y), 1};", "one byte"),
-        (".global .u64 x = k;", "a kernel"),
-        (".extern .func f(); .global .u64 x = f;", "not defined"),
+        (".extern .func f(); .global .u64 x = f;", "isn't defined"),
     ],
 )
 def test_what_no_address_can_be(text: str, says: str) -> None:

@@ -134,6 +134,7 @@ class Variable:
     line: int
     external: bool = False
     initializers: tuple[Initializer, ...] = ()
+    linkage: str = ""  # "visible", "weak", "common", "extern"; "": the module's own
 
     @property
     def size(self) -> int:
@@ -183,6 +184,7 @@ class Function:
     body: Body | None
     max_threads: int
     line: int
+    linkage: str = ""  # as a variable's
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,10 @@ class ModuleLayout:
     def function_address(self, name: str, line: int) -> str:
         """A function's address as a constant."""
         function = self.module.functions[name]
-        if function.entry or function.body is None:
-            what = "a kernel" if function.entry else "not defined in this module"
-            raise CompileError(f"the address of {name} can't be taken: it is {what}", line=line)
+        if function.body is None:
+            raise CompileError(f"the address of {name}, which isn't defined here", line=line)
+        if function.entry:
+            return "@" + quoted(kernel_symbol(name))
         self.addressed.add(name)
         return "@" + quoted(f"gpud.f.{name}")
 
