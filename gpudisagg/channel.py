@@ -76,6 +76,8 @@ class Channel:
         """Until command `sequence` and all before it are complete."""
         try:
             self._wait(sequence, self.timeout if timeout is None else timeout)
+            if self.kernels:
+                self._take_output()
         except TransportError as error:
             self.fail(error, f"waiting for command {sequence}", timeout)
 
@@ -83,8 +85,15 @@ class Channel:
         """Until everything posted so far is complete."""
         try:
             self._wait(self._connection.posted, self.timeout if timeout is None else timeout)
+            if self.kernels:
+                self._take_output()
         except TransportError as error:
             self.fail(error, "synchronize", timeout)
+
+    def _take_output(self) -> None:
+        """What kernels printed goes to stdout. SYNCHRONIZE asks for what the worker still holds back."""
+        while self.inbox.print_arrived(self._connection.poll):
+            self._wait(self.raw_post(wire.OP_SYNCHRONIZE, 0, b""), self.timeout)
 
     def ask(
         self, answer: int, number: int, op: int, stream: int, body: bytes, timeout: float | None
@@ -130,6 +139,8 @@ class Channel:
         try:
             stage = self._stage(destination.nbytes)
             stage.get(destination, address, stream, self.timeout)
+            if self.kernels:
+                self._take_output()
         except TransportError as error:
             self.fail(error, f"a download of {destination.nbytes} bytes")
 

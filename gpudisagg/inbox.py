@@ -6,6 +6,8 @@ needed, and a FAULT or a BYE in between reaches everybody.
 
 from __future__ import annotations
 
+import codecs
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -35,6 +37,8 @@ class Inbox:
         self._expected: defaultdict[tuple[int, int], deque[Reply]] = defaultdict(deque)
         self.fault: wire.Fault | None = None
         self.bye: wire.Bye | None = None
+        self.printed = 0  # bytes that kernels printed
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def expect(self, op: int, number: int) -> Reply:
         """A place for the next answer of kind `op` (MODULE_STATUS, EVENT_TIME) about `number`. Call it before
@@ -76,6 +80,24 @@ class Inbox:
                     self._reading = False
                     self._changed.notify_all()
 
+    def print_arrived(self, poll: Callable[[], bytes | None]) -> bool:
+        """Prints what kernels printed, as far as it has arrived and nobody else is reading; whether there was
+        any.
+        """
+        with self._changed:
+            if self._reading:
+                return False
+            self._reading = True
+        before = self.printed
+        try:
+            while (message := poll()) is not None:
+                self._route(wire.decode(message, False).body)
+        finally:
+            with self._changed:
+                self._reading = False
+                self._changed.notify_all()
+        return self.printed != before
+
     def drain(self) -> None:
         """Takes in what has already arrived, as far as nobody else is reading."""
         with self._changed:
@@ -90,7 +112,16 @@ class Inbox:
                 self._reading = False
                 self._changed.notify_all()
 
+    def _print(self, data: bytes) -> None:
+        self.printed += len(data)
+        text = self._decoder.decode(data)
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+
     def _route(self, body: wire.Body) -> None:
+        if isinstance(body, wire.Output):
+            self._print(body.data)
+            return
         with self._changed:
             if isinstance(body, wire.Fault):
                 self.fault = self.fault or body

@@ -20,6 +20,7 @@ from transport.constants import (
     FEATURE_DEVICE,
     FEATURE_HOST_MAP,
     FEATURE_MEMBARRIER,
+    FEATURE_OUTPUT,
     MAX_TEXT,
     STATUS_DENIED,
     STATUS_PROTOCOL,
@@ -71,7 +72,7 @@ def connect(
         # Less than it waits itself, so that the server can still say that no worker became free.
         patience = timeout - min(1.0, timeout / 5)
         milliseconds = int(min(max(patience, 0.0) * 1000, 0xFFFFFFFF))
-        features = FEATURE_HOST_MAP | FEATURE_DEVICE | (FEATURE_CHECK if check else 0)
+        features = FEATURE_HOST_MAP | FEATURE_DEVICE | FEATURE_OUTPUT | (FEATURE_CHECK if check else 0)
         if lib.gpud_membarrier_available():
             features |= FEATURE_MEMBARRIER
         hello = Hello(

@@ -46,6 +46,7 @@ __all__ = ["Connection", "loop"]
 # Looked up once: these are called for every message.
 _receive = lib.gpud_connection_receive
 _wait = lib.gpud_connection_wait
+_NOTHING = (-errno.EAGAIN, -errno.ETIMEDOUT)
 
 
 class _Child(Protocol):
@@ -129,6 +130,23 @@ class Connection:
         self._buffers.append(pair)
         check(size, "receive")
         raise ProtocolError("receive: an empty message")
+
+    def poll(self) -> bytes | None:
+        """The next message if one has come, else None; at the least cost."""
+        pointer = self._pointer
+        if pointer is None:
+            raise Closed(f"receive: {_CLOSED}")
+        try:
+            pair = self._buffers.pop()
+        except IndexError:
+            into = ffi.new("unsigned char[]", MAX_MESSAGE)
+            pair = (into, ffi.buffer(into))
+        size: int = _receive(pointer, pair[0], 0)
+        message: bytes | None = pair[1][:size] if size > 0 else None
+        self._buffers.append(pair)
+        if size not in _NOTHING and message is None:
+            check(size, "receive")
+        return message
 
     def wait(self, sequence: int, timeout: float | None = None) -> None:
         """Returns once `sequence` and all before it are complete.

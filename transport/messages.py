@@ -280,9 +280,19 @@ class Bye(NamedTuple):
         return pack(layout.BYE, self.status, 0) + text_bytes(self.reason)
 
 
+class Output(NamedTuple):
+    """Bytes that kernels printed, in order; a character may be cut at either end."""
+
+    data: bytes
+
+    def pack(self) -> bytes:
+        return self.data
+
+
 Body = (
     Data | RegionAdd | RegionDrop | Map | CopyHost | Copy | Fill | Write | ArrayAdd | ArrayDrop | ModuleLoad |
-    ModuleRef | Launch | EventRef | KernelInfo | GlobalInfo | ModuleStatus | EventTime | Fault | Bye | None
+    ModuleRef | Launch | EventRef | KernelInfo | GlobalInfo | ModuleStatus | EventTime | Fault | Bye |
+    Output | None
 )  # fmt: skip
 
 
@@ -383,6 +393,7 @@ _BODIES: dict[int, Callable[[bytes], Body]] = {
     k.OP_EVENT_TIME: lambda b: EventTime(*layout.EVENT_TIME.unpack(b)),
     k.OP_FAULT: _fault,
     k.OP_BYE: _bye,
+    k.OP_OUTPUT: Output,
 }
 _BODILESS = frozenset((k.OP_STREAM_CREATE, k.OP_STREAM_DESTROY, k.OP_SYNCHRONIZE, k.OP_CLOSE))
 

@@ -81,6 +81,8 @@ typedef struct gpud_device_ops {
   /* Checks nothing that the engine checked; blocks until done on the cpu device. -EFAULT with *fault; -ENOMEM, -EINTR. */
   int (*launch)(gpud_device *d, const gpud_kernel *kernel, const gpud_launch_config *config, const void *params,
                 gpud_fault_info *fault);
+  /* What kernels have printed since, piece by piece, at most `most` bytes: its size, 0 when nothing is left. */
+  uint32_t (*output)(gpud_device *d, const char **text, uint32_t most);
   /* The time on the stream, ns, once all before it is done. */
   int (*timestamp)(gpud_device *d, uint32_t stream, uint64_t *nanoseconds);
   int (*synchronize)(gpud_device *d);

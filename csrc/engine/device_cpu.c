@@ -237,6 +237,11 @@ static int cpu_launch(gpud_device *d, const gpud_kernel *kernel, const gpud_laun
   return rc;
 }
 
+static uint32_t cpu_output(gpud_device *d, const char **text, uint32_t most)
+{
+  return gpud_pool_output(of(d)->pool, text, most);
+}
+
 static int cpu_timestamp(gpud_device *d, uint32_t stream, uint64_t *nanoseconds)
 {
   (void)d;
@@ -286,6 +291,7 @@ static const gpud_device_ops cpu_ops = {
   .copy = cpu_copy,
   .fill = cpu_fill,
   .launch = cpu_launch,
+  .output = cpu_output,
   .timestamp = cpu_timestamp,
   .synchronize = cpu_synchronize,
   .interrupt = cpu_interrupt,

@@ -308,8 +308,12 @@ static int launch(gpud_engine *e)
     rc = e->device->ops->launch(e->device, kernel, &config, params, &info);
     gpud_count(&e->stats.kernel_ns, gpud_now() - begin);
     gpud_count(&e->stats.launches, 1);
+    /* Before the FAULT, if there is one. */
+    int sent = rc == -EINTR ? 0 : gpud_reply_output(e);
     if (rc)
       rc = launch_failed(e, kernel, &info, rc);
+    if (sent)
+      rc = sent;
   }
   if (rc == GPUD_FAILED) {
     e->fault.module = m.module;
@@ -320,9 +324,17 @@ static int launch(gpud_engine *e)
 
 /* ---------------------------------------------------------------- the rest */
 
+/* The client has taken in the OUTPUT there was, and now gets the rest. */
+static int send_output(gpud_engine *e)
+{
+  e->output_ahead = 0;
+  return gpud_reply_output(e);
+}
+
 static int synchronize(gpud_engine *e)
 {
-  return done_by_device(e, "SYNCHRONIZE", 0, e->device->ops->synchronize(e->device));
+  int rc = done_by_device(e, "SYNCHRONIZE", 0, e->device->ops->synchronize(e->device));
+  return rc ? rc : send_output(e);
 }
 
 static int close_session(gpud_engine *e)
@@ -402,6 +414,8 @@ int gpud_dispatch_poisoned(gpud_engine *e)
     memcpy(&m, gpud_body(e), sizeof m);
     return gpud_reply_event_time(e, m.event, e->fault.status, 0);
   }
+  case GPUD_OP_SYNCHRONIZE:
+    return send_output(e);
   default:
     return 0;
   }

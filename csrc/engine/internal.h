@@ -23,6 +23,10 @@
 #define GPUD_MAX_STREAMS 4096u
 #define GPUD_REPLY_MS 10000u /* a client that does not take its replies for so long has broken the protocol */
 
+/* OUTPUT sent before the client says that it takes it in: so little that other replies always find room in the smallest ring. */
+#define GPUD_OUTPUT_AHEAD 6144u
+#define GPUD_OUTPUT_PIECE 2048u
+
 #define GPUD_FAILED (-EBADMSG) /* a handler's answer: the command failed, engine->fault says how */
 
 typedef struct gpud_variable {
@@ -88,6 +92,8 @@ struct gpud_engine {
   gpud_unloaded unloaded;
   gpud_failure fault;
   bool bye_sent;
+  bool output_wanted;
+  uint32_t output_ahead;   /* bytes of OUTPUT since the last SYNCHRONIZE */
   gpud_engine_stats stats; /* watcher: none, but gpud_engine_get_stats reads it from any thread */
 
   /* watch.c */
@@ -127,6 +133,8 @@ int gpud_reply(gpud_engine *e, uint8_t op, const void *head, uint32_t head_size,
 int gpud_reply_fault(gpud_engine *e, uint64_t sequence, uint8_t op);
 int gpud_reply_module_status(gpud_engine *e, const gpud_msg_module_status *status, const char *text);
 int gpud_reply_event_time(gpud_engine *e, uint32_t event, uint32_t status, uint64_t nanoseconds);
+/* Sends what kernels printed, as far as that may be sent. */
+int gpud_reply_output(gpud_engine *e);
 /* Once a session; does not wait. */
 void gpud_reply_bye(gpud_engine *e, uint32_t status, const char *text);
 

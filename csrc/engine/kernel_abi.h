@@ -52,14 +52,21 @@ typedef struct gpud_check_frame {
   } ranges[];
 } gpud_check_frame;
 
-struct gpud_kernel_context;
+typedef struct gpud_kernel_context gpud_kernel_context;
+
 /* Comes back if the access is fine. `thread`: its linear index in the block. */
-typedef void (*gpud_kernel_check)(struct gpud_kernel_context *context, uint64_t address, uint64_t size, uint32_t thread,
+typedef void (*gpud_kernel_check)(gpud_kernel_context *context, uint64_t address, uint64_t size, uint32_t thread,
                                   const gpud_check_site *site, const gpud_check_frame *frame);
 
 /* ---------------------------------------------------------------- all code */
 
-typedef struct gpud_kernel_context {
+/*
+ * CUDA's vprintf, called by the thread that runs the block: `arguments` is the packed buffer that nvcc makes. Returns the
+ * number of arguments, or -1. What it is given is the program's: it may fault, as any access of a kernel may.
+ */
+typedef int32_t (*gpud_kernel_print)(gpud_kernel_context *context, const char *format, const void *arguments);
+
+struct gpud_kernel_context {
   uint32_t grid[3];           /*  0: %nctaid, blocks in the grid */
   uint32_t block[3];          /* 12: %ntid, threads in a block */
   uint32_t dynamic_shared;    /* 24: %dynamic_smem_size, bytes */
@@ -70,14 +77,22 @@ typedef struct gpud_kernel_context {
   void *scratch;              /* 48: this thread's working memory, 64-aligned; see kernel.scratch_* */
   uint32_t current_block[3];  /* 56: %ctaid, written by compiled code before each block, read when it faults */
   uint32_t current_thread;    /* 68: linear thread index last resumed, ~0u where the code does not track it */
-  uint64_t reserved[5];       /* 72 */
+  gpud_kernel_print print;    /* 72: printf; NULL where nobody wants to read */
+  const char *failed;         /* 80: a failed assertion: compiled code says which one before it traps; else NULL */
+  const char *file;           /* 88: its file and function: the program's pointers, good or bad */
+  const char *function;       /* 96 */
+  uint32_t line;              /* 104: its line, or that of a trap in the PTX; 0: no line is known */
+  uint32_t unused;            /* 108 */
   gpud_kernel_check check;    /* 112: asked before each access by code compiled for it; else NULL */
   struct gpud_check *checked; /* 120: begins with the frame of the caller that calls */
-} gpud_kernel_context;
+};
 
 _Static_assert(offsetof(gpud_kernel_context, shared) == 40, "compiled code reads shared at 40");
 _Static_assert(offsetof(gpud_kernel_context, scratch) == 48, "compiled code reads scratch at 48");
 _Static_assert(offsetof(gpud_kernel_context, current_block) == 56, "compiled code writes ctaid at 56");
+_Static_assert(offsetof(gpud_kernel_context, print) == 72, "compiled code calls print at 72");
+_Static_assert(offsetof(gpud_kernel_context, failed) == 80, "compiled code writes failed at 80");
+_Static_assert(offsetof(gpud_kernel_context, line) == 104, "compiled code writes line at 104");
 _Static_assert(offsetof(gpud_kernel_context, check) == 112, "compiled code calls check at 112");
 _Static_assert(offsetof(gpud_kernel_context, checked) == 120, "compiled code reads checked at 120");
 _Static_assert(sizeof(gpud_kernel_context) == 128, "two cache lines");

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +15,7 @@
 #include "check.h"
 #include "fault.h"
 #include "order.h"
+#include "output.h"
 #include "wait.h"
 
 /*
@@ -59,6 +61,7 @@ struct gpud_pool {
   bool shared;      /* `next` is a counter that several may draw from */
   uint32_t faulted; /* whoever exchanges it first reports */
   gpud_fault_info fault;
+  gpud_output output; /* with a lock of its own */
   /* Constant. */
   uint32_t count;
   uint32_t max_shared;
@@ -109,6 +112,48 @@ static void run_blocks(void *argument)
   }
 }
 
+/* printf. The text is made before the lock is taken: what the program points to may fault. */
+static int32_t print(gpud_kernel_context *context, const char *format, const void *arguments)
+{
+  gpud_pool_thread *thread = (gpud_pool_thread *)(void *)context;
+  char text[GPUD_PRINT_BYTES];
+  uint32_t size;
+  int32_t count = gpud_format(text, sizeof text, &size, format, arguments);
+  if (size)
+    gpud_output_add(&thread->pool->output, text, size);
+  return count;
+}
+
+/* Under a net: the words of a failed assertion are wherever the program says. */
+static void describe_assertion(void *argument)
+{
+  gpud_pool_thread *thread = argument;
+  const gpud_kernel_context *context = &thread->context;
+  gpud_fault_info *fault = &thread->pool->fault;
+  char text[sizeof fault->text];
+  snprintf(text, sizeof text, "assertion `%.240s` failed at %.160s:%u in %.80s", context->failed, context->file,
+           context->line, context->function);
+  /* Words of the program need not be UTF-8, which the client checks for. */
+  for (char *at = text; *at; at++)
+    if ((unsigned char)*at >= 0x80)
+      *at = '?';
+  memcpy(fault->text, text, sizeof text);
+}
+
+static void describe(gpud_pool_thread *thread)
+{
+  const gpud_kernel_context *context = &thread->context;
+  gpud_fault_info *fault = &thread->pool->fault;
+  gpud_fault_describe(&thread->net, fault->text, sizeof fault->text);
+  if (thread->net.signal != SIGILL)
+    return;
+  if (context->failed && gpud_fault_guard(&thread->net, describe_assertion, thread) == 0)
+    return;
+  if (context->line)
+    snprintf(fault->text, sizeof fault->text, "%s at line %u%s", context->failed ? "a failed assertion" : "trap",
+             context->line, context->failed ? "" : " of the PTX");
+}
+
 static void report(gpud_pool_thread *thread, int rc)
 {
   gpud_pool *pool = thread->pool;
@@ -134,7 +179,7 @@ static void report(gpud_pool_thread *thread, int rc)
   fault->address = access ? thread->net.address : 0;
   memcpy(fault->block, thread->context.current_block, sizeof fault->block);
   fault->thread = thread->context.current_thread;
-  gpud_fault_describe(&thread->net, fault->text, sizeof fault->text);
+  describe(thread);
 }
 
 static void work(gpud_pool_thread *thread)
@@ -149,6 +194,8 @@ static void work(gpud_pool_thread *thread)
   context->current_thread = ~0u;
   context->check = config->check ? gpud_check_access : NULL;
   context->checked = config->check;
+  context->failed = NULL;
+  context->line = 0;
   int rc = gpud_fault_guard(&thread->net, run_blocks, thread);
   if (rc)
     report(thread, rc);
@@ -329,7 +376,13 @@ void gpud_pool_scrub(gpud_pool *pool)
     memset(pool->threads[i].shared, 0, pool->max_shared);
     free_scratch(&pool->threads[i]);
   }
+  gpud_output_clear(&pool->output);
   gpud_store_relaxed_u32(&pool->interrupted, 0);
+}
+
+uint32_t gpud_pool_output(gpud_pool *pool, const char **text, uint32_t most)
+{
+  return gpud_output_take(&pool->output, text, most);
 }
 
 uint32_t gpud_pool_threads(const gpud_pool *pool) { return pool->count; }
@@ -360,10 +413,12 @@ int gpud_pool_new(uint32_t threads, uint32_t max_shared, gpud_pool **out)
   if (!pool)
     return -ENOMEM;
   memset(pool, 0, sizeof *pool);
+  gpud_output_init(&pool->output);
   pool->count = threads;
   pool->max_shared = max_shared;
   pool->threads = aligned_alloc(64, threads * sizeof *pool->threads);
   if (!pool->threads) {
+    gpud_output_free(&pool->output);
     free(pool);
     return -ENOMEM;
   }
@@ -381,6 +436,7 @@ int gpud_pool_new(uint32_t threads, uint32_t max_shared, gpud_pool **out)
     thread->context.shared = thread->shared;
     thread->context.thread_slot = i;
     thread->context.thread_count = threads;
+    thread->context.print = print;
   }
   if (rc == 0)
     rc = start_helpers(pool);
@@ -403,5 +459,6 @@ void gpud_pool_free(gpud_pool *pool)
     free(pool->threads[i].shared);
   }
   free(pool->threads);
+  gpud_output_free(&pool->output);
   free(pool);
 }

@@ -27,6 +27,8 @@ int gpud_pool_run(gpud_pool *pool, const gpud_pool_job *job, gpud_fault_info *fa
 void gpud_pool_interrupt(gpud_pool *pool);
 /* Nothing that a kernel left in shared or working memory is there afterwards. */
 void gpud_pool_scrub(gpud_pool *pool);
+/* What the last launches printed, piece by piece: bytes, 0 when nothing is left. Nothing may be running. */
+uint32_t gpud_pool_output(gpud_pool *pool, const char **text, uint32_t most);
 uint32_t gpud_pool_threads(const gpud_pool *pool);
 /* Ends and joins the threads; nothing may be running. */
 void gpud_pool_free(gpud_pool *pool);

@@ -69,6 +69,21 @@ int gpud_reply_event_time(gpud_engine *e, uint32_t event, uint32_t status, uint6
   return gpud_reply(e, GPUD_OP_EVENT_TIME, &m, sizeof m, NULL, 0);
 }
 
+int gpud_reply_output(gpud_engine *e)
+{
+  while (e->output_wanted && e->output_ahead < GPUD_OUTPUT_AHEAD) {
+    const char *text;
+    uint32_t size = e->device->ops->output(e->device, &text, GPUD_OUTPUT_PIECE);
+    if (size == 0)
+      return 0;
+    e->output_ahead += size;
+    int rc = gpud_reply(e, GPUD_OP_OUTPUT, text, size, NULL, 0);
+    if (rc)
+      return rc;
+  }
+  return 0;
+}
+
 void gpud_reply_bye(gpud_engine *e, uint32_t status, const char *text)
 {
   if (e->bye_sent)

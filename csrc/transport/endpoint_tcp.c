@@ -17,7 +17,7 @@ static int tcp_connect(int socket, const gpud_welcome *welcome, int fd, uint64_t
 
 const gpud_handshake gpud_handshake_tcp = {
   .name = "tcp",
-  .features = GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK,
+  .features = GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT,
   .accept = tcp_accept,
   .connect = tcp_connect,
 };

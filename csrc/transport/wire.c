@@ -234,6 +234,7 @@ static const message_rule RULES[256] = {
   [GPUD_OP_EVENT_TIME] = {"EVENT_TIME", check_nothing, sizeof(gpud_msg_event_time), 0, FROM_WORKER},
   [GPUD_OP_FAULT] = {"FAULT", check_fault, sizeof(gpud_msg_fault), GPUD_MAX_TEXT, FROM_WORKER},
   [GPUD_OP_BYE] = {"BYE", check_bye, sizeof(gpud_msg_bye), GPUD_MAX_TEXT, FROM_WORKER},
+  [GPUD_OP_OUTPUT] = {"OUTPUT", check_nothing, 0, GPUD_MAX_TEXT, FROM_WORKER},
   [GPUD_OP_COMPLETED] = {"COMPLETED", check_completed, sizeof(gpud_msg_completed), 0, LINK_WORKER},
   [GPUD_OP_BYTES] = {"BYTES", check_nothing, sizeof(gpud_msg_bytes), 0, LINK_WORKER},
   [GPUD_OP_REGION_KEY] = {"REGION_KEY", check_nothing, sizeof(gpud_msg_region_key), 0, LINK_CLIENT},

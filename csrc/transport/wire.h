@@ -39,8 +39,9 @@
 #define GPUD_FEATURE_MEMBARRIER 1 /* both sides are registered for it: producers need no fence before the sleep check */
 #define GPUD_FEATURE_HOST_MAP 2   /* the worker can place a client region in the window: kernels dereference it */
 #define GPUD_FEATURE_DEVICE 4     /* behind this connection is an engine, not just a peer */
-#define GPUD_FEATURE_VERBS 8  /* over TCP: the socket is the bootstrap of a queue pair; without it, it carries all */
-#define GPUD_FEATURE_CHECK 32 /* kernels are compiled to ask before each access; the client tells of its arrays */
+#define GPUD_FEATURE_VERBS 8   /* over TCP: the socket is the bootstrap of a queue pair; without it, it carries all */
+#define GPUD_FEATURE_OUTPUT 16 /* the client takes OUTPUT messages */
+#define GPUD_FEATURE_CHECK 32  /* kernels are compiled to ask before each access; the client tells of its arrays */
 
 /* Commands, client to worker. One-way: each takes one sequence number and none is answered unless it says so. */
 #define GPUD_OP_DATA 1       /* opaque bytes; for users of the transport alone, in both directions */
@@ -72,8 +73,9 @@
 #define GPUD_OP_GLOBAL_INFO 129
 #define GPUD_OP_MODULE_STATUS 130
 #define GPUD_OP_EVENT_TIME 131
-#define GPUD_OP_FAULT 132 /* the first command that failed; sent once, the session is poisoned from there */
-#define GPUD_OP_BYE 133   /* the server ends the session, with the reason */
+#define GPUD_OP_FAULT 132  /* the first command that failed; sent once, the session is poisoned from there */
+#define GPUD_OP_BYE 133    /* the server ends the session, with the reason */
+#define GPUD_OP_OUTPUT 134 /* bytes that kernels printed; a SYNCHRONIZE posted after taking them in asks for more */
 
 /*
  * Link messages, between the two endpoints of a transport that shares no memory; never seen above them. Their head's tag and

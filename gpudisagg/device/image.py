@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from enum import Enum
 
 from gpudisagg.device.errors import CompileError
+from gpudisagg.device.zstd import decompress
 
 _FATBIN_MAGIC = 0xBA55ED50
 _HEADER = struct.Struct("<IHHQ")
@@ -41,35 +42,56 @@ def classify(image: bytes) -> ImageKind:
 
 
 def extract_ptx(image: bytes) -> bytes:
-    """The PTX in a fatbin, or in a cubin's `.nv_fatbin` section; the newest architecture's wins."""
+    """The PTX in a fatbin, or in those of an ELF file's `.nv_fatbin` section (a module for each file it was
+    made of); the newest architecture's wins.
+    """
     if classify(image) is ImageKind.CUBIN:
-        start = image.find(struct.pack("<I", _FATBIN_MAGIC))
+        magic = struct.pack("<I", _FATBIN_MAGIC)
+        start = image.find(magic)
         if start < 0:
             raise CompileError(
                 "the cubin has machine code for a GPU (SASS) only, which can't run on a CPU: "
                 "pass PTX or CUDA C++, or build with -gencode arch=compute_80,code=compute_80"
             )
-        image = image[start:]
-    best: tuple[int, bytes] | None = None
-    for arch, text in _ptx_entries(image):
-        if best is None or arch >= best[0]:
-            best = (arch, text)
-    if best is None:
+        found: list[bytes] = []
+        while image[start : start + 4] == magic:
+            size = _size(image[start:])
+            text = _newest(image[start : start + size])
+            if text is not None and text not in found:
+                found.append(text)
+            start += -(-size // 8) * 8
+        if found:
+            return b"\n".join(found)
+    text = None if classify(image) is ImageKind.CUBIN else _newest(image)
+    if text is None:
         raise CompileError(
             "the fatbin has no PTX, only machine code for GPUs (SASS), which can't run on a CPU: "
             "build with -gencode arch=compute_80,code=compute_80"
         )
-    return best[1]
+    return text
 
 
-def _ptx_entries(image: bytes) -> Iterator[tuple[int, bytes]]:
+def _newest(image: bytes) -> bytes | None:
+    best: tuple[int, bytes] | None = None
+    for arch, text in _ptx_entries(image):
+        if best is None or arch >= best[0]:
+            best = (arch, text)
+    return None if best is None else best[1]
+
+
+def _size(image: bytes) -> int:
+    """Of the fatbin at the beginning."""
     if len(image) < _HEADER.size:
         raise CompileError("truncated fatbin")
     _, _, header_size, size = _HEADER.unpack_from(image)
-    end = header_size + size
-    if header_size < _HEADER.size or end > len(image):
+    if header_size < _HEADER.size or header_size + size > len(image):
         raise CompileError("truncated fatbin")
-    position = header_size
+    return int(header_size + size)
+
+
+def _ptx_entries(image: bytes) -> Iterator[tuple[int, bytes]]:
+    end = _size(image)
+    position = int(_HEADER.unpack_from(image)[2])
     while position + _ENTRY.size <= end:
         fields = _ENTRY.unpack_from(image, position)
         kind, entry_header, payload, stored = fields[0], fields[2], fields[3], fields[4]
@@ -79,15 +101,21 @@ def _ptx_entries(image: bytes) -> Iterator[tuple[int, bytes]]:
             raise CompileError("malformed fatbin")
         if kind == _KIND_PTX:
             data = image[start : start + payload]
-            if flags & _ZSTD:
-                raise CompileError(
-                    "the fatbin's PTX is compressed with zstd, which isn't read yet: "
-                    "build with nvcc --compress-mode=none, or pass PTX"
-                )
-            if flags & _LZ4:
-                data = lz4_block(data[:stored] if stored else data, unpacked)
+            if flags & (_ZSTD | _LZ4):
+                if unpacked > _LARGEST:
+                    raise CompileError("malformed fatbin")
+                data = data[:stored] if stored else data
+                data = zstd_frame(data, unpacked) if flags & _ZSTD else lz4_block(data, unpacked)
             yield arch, data.rstrip(b"\0")
         position = start + payload
+
+
+def zstd_frame(data: bytes, size: int) -> bytes:
+    """Decompress a zstd frame of known size."""
+    try:
+        return decompress(data, size)
+    except ValueError as error:
+        raise CompileError(f"malformed fatbin: {error}") from None
 
 
 def lz4_block(data: bytes, size: int) -> bytes:

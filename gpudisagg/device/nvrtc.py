@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import threading
 from functools import cache
@@ -9,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from gpudisagg.device.errors import CompileError
+from gpudisagg.device.shims import HEADERS
 
 ARCHITECTURE = "compute_80"
 _lock = threading.Lock()
+_NAMES = [name.encode() for name in HEADERS]
+_BODIES = [body.encode() for body in HEADERS.values()]
 
 
 @cache
 def include_directories() -> tuple[str, ...]:
-    """Where the CUDA headers of the NVIDIA wheels are (cuda_fp16.h, cuda/std, ...)."""
+    """Where the CUDA headers of the NVIDIA wheels are (cuda_fp16.h, cuda/std, ...; mma.h needs nvcc's)."""
     found: list[str] = []
-    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl", "nvidia.cuda_nvrtc"):
+    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl", "nvidia.cuda_nvrtc", "nvidia.cuda_nvcc"):
         try:
             spec = importlib.util.find_spec(package)
         except (ImportError, ValueError):
@@ -49,7 +53,8 @@ def version() -> str:
         result, major, minor = _binding().nvrtcVersion()
     except RuntimeError as error:
         raise CompileError("NVRTC can't be loaded: install nvidia-cuda-nvrtc-cu12", log=str(error)) from None
-    return f"nvrtc {major}.{minor}" if int(result) == 0 else "nvrtc"
+    shims = hashlib.sha256(repr(HEADERS).encode()).hexdigest()[:16]
+    return f"nvrtc {major}.{minor} {shims}" if int(result) == 0 else f"nvrtc {shims}"
 
 
 def compile_to_ptx(source: bytes, *, options: tuple[str, ...] = (), name: str = "module") -> bytes:
@@ -67,7 +72,7 @@ def compile_to_ptx(source: bytes, *, options: tuple[str, ...] = (), name: str = 
         )
     with _lock:
         result, program = binding.nvrtcCreateProgram(
-            source, (name if name.endswith(".cu") else f"{name}.cu").encode(), 0, [], []
+            source, (name if name.endswith(".cu") else f"{name}.cu").encode(), len(_BODIES), _BODIES, _NAMES
         )
         if int(result) != 0:
             raise CompileError(f"NVRTC: {result.name}")

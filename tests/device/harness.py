@@ -9,6 +9,7 @@ import functools
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from gpudisagg.device.cpu.compiler import CpuCompiler
 
 KERNELS = Path(__file__).parent / "kernels"
 CONTEXT_BYTES = 128
+_PRINT_FIELD = 72
+PRINT = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
 # Bytes after shared memory and scratch that no kernel may touch.
 _GUARD = 256
@@ -90,6 +93,11 @@ class Launch:
         pointers = struct.pack("<QQ", self.shared.ctypes.data, self.scratch.ctypes.data)
         self.context[: len(head) + 16] = np.frombuffer(head + pointers, np.uint8)
         self.entry = _ENTRY(kernel.entry)
+
+    def print_to(self, function: Any) -> None:
+        """What printf calls: a `PRINT`, which must outlive this."""
+        field = np.frombuffer(bytes(ctypes.cast(function, ctypes.c_void_p)), np.uint8)
+        self.context[_PRINT_FIELD : _PRINT_FIELD + 8] = field
 
     def run(self, first: int = 0, count: int | None = None) -> None:
         """Run a range of blocks (all by default)."""

@@ -21,7 +21,12 @@ def kernel(body: str) -> bytes:
 @pytest.mark.parametrize(
     ("body", "names"),
     [
-        ("wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r1}, [%rd1];", "wmma.load"),
+        ("wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r1}, [%rd1];", "fragment of 1"),
+        ("mma.sync.aligned.m16n8k16.row.row.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};", "mma.sync"),
+        ("wgmma.fence.sync.aligned;", "wgmma.fence.sync.aligned: tensor memory"),
+        ("vadd4.u32.u32.u32 %r1, %r2, %r3, %r4;", "vadd4.u32.u32.u32: video"),
+        ("barrier.cluster.arrive;", "barrier.cluster.arrive: clusters"),
+        ("sust.b.2d.b32.trap [p, {%r1, %r2}], {%r3};", "sust.b.2d.b32.trap: textures"),
         ("frobnicate.u32 %r1, %r2;", "frobnicate.u32"),
         ("add.s32.weird %r1, %r2, %r3;", ".weird"),
         ("mov.u32 %r1, %r77;", "%r77"),
@@ -29,10 +34,10 @@ def kernel(body: str) -> bytes:
         ("bra nowhere;", "nowhere"),
         ("ld.param.u64 %rd1, [p+8];", "past the parameters"),
         ("call missing;", "missing"),
-        ("call (%r1), %rd1, (%r2), proto;", "indirect call"),
+        ("mov.u32 %r1, %envreg1;", "grid synchronisation"),
         ("add.s32 %r1, %r2;", "2 operands"),
         ("setp.lt.s32 %r1, %r2, 3;", "predicate"),
-        ("tex.2d.v4.f32.f32 {%f1,%f2,%f3,%f4}, [p, {%f1,%f2}];", "at ','"),
+        ("tex.2d.v4.f32.f32 {%f1,%f2,%f3,%f4}, [p, {%f1,%f2}];", "tex.2d.v4.f32.f32: textures"),
     ],
 )
 def test_instructions(body: str, names: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from gpudisagg.device import CompileError
 from gpudisagg.device.image import ImageKind, classify, extract_ptx, lz4_block
 from tests.device.elementwise import HEADER
-from tests.device.harness import compiler
+from tests.device.harness import compiler, launch
 
 PTX = (HEADER + ".entry k() { ret; }").encode()
 
@@ -59,6 +61,39 @@ def test_compressed_ptx() -> None:
         extract_ptx(fatbin(entry(b"x", flags=0x8000)))
 
 
+# nvcc 13 -fatbin -gencode arch=compute_80,code=compute_80 of the kernel below, compressed with zstd and LZ4.
+# extern "C" __global__ void scale(float *x, float a, int n) {
+#   int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) x[i] *= a; }
+ZSTD = """\
+UO1VugEAEACwAQAAAAAAAAEAAQFQAAAAYAEAAAAAAABgAQAAQAAAAAAACQBQAAAAAAAAAAAAAAARgAAAAAAAAAAAAAAAAAAAnAIA
+AAAAAABIAAAAAAAAAAAAAAAAAAAAKLUv/WCcAbUKAIaROCMwa6wD2DYLIwRogQyhS8U908AkyymAZL8S/UtVl4sGBioMWS4ALgAv
+ALChxBeQEzLoMnR1SF45m4c+bVnZ8NBHqewYIT8heBDdKp2GlZ9wwTqih7Z88ANukbDIiq3i/O8SCCa22rYsTDeNaSiXYIykNsqW
+eB3ZfIcPnE2LKQ0kea8tEy8UivcQAhZ2s0tSB3dMkg5LVdI7RCOLcjQ5QrUIojrUIm2B4wMrQy2iPCLobsFYTysA/8Pvquwb/E6p
+9G411EJplGOEd02JHR8FnhN0tyKbsImmw1FlWB+M37GXKAI0KHACkYSmAxAwRpW0MMMBMUAugDSo1RpA04AEpnapCIYMLwNIUVjI
+wzDgysmpd0zVrRZmghRCMrNRZ/uriW0JG4kky6KhDw+jkMUiYhiAGDjQ4hOZgRhYfzW7iyCCmADWoynXZ2/nwBEFLL3JkYJWQg=="""
+LZ4 = """\
+UO1VugEAEAAQAgAAAAAAAAEAAQFQAAAAwAEAAAAAAAC9AQAAQAAAAAAACQBQAAAAAAAAAAAAAAARIAAAAAAAAAAAAAAAAAAAnAIA
+AAAAAABIAAAAAAAAAAAAAAAAAAAAEwoBAPAcLnZlcnNpb24gOS4wCi50YXJnZXQgc21fODAKLmFkZHJlc3Nfc2l6ZSA2NDEA8hMu
+dmlzaWJsZSAuZW50cnkgc2NhbGUoCi5wYXJhbSAudTY0EwARXxEANV8wLBsAOWYzMhsAFjEbABt1GwDzCDIKKQp7Ci5yZWcgLnBy
+ZWQgJXA8Mj47EgAASQBFJWY8NBEAEGIRADZyPDYRAPIANjQgJXJkPDU+OwoKCmxkgwABnQB4JXJkMSwgW4kANjBdOyQAAl0ADCMA
+GDEjAACuADslcjIjAHMyXTsKbW92HgC4MywgJWN0YWlkLngXAGw0LCAlbnQWAEQ1LCAlFQBxYWQubG8uc2MAIzEsSgABOACycjU7
+CnNldHAuZ2UgABFwIAABBQD0FzI7CkAlcDEgYnJhICRMX19CQjBfMjsKCmN2dGEudG8uZ2xvYmFsAQEQMjMAs2QxOwptdWwud2lk
+UAAzcmQzUQCCNDsKYWRkLnNHAQF9AAM1ABEzCAEDTwACLAEACQFSJXJkNF1QAAIVAABKAAAaAHglZjE7CnN0MgACLQAAGwBFMzsK
+Cq4AwDoKcmV0OwoKfQoKAAAAAA=="""
+
+
+@pytest.mark.parametrize("image", [ZSTD, LZ4], ids=["zstd", "lz4"])
+def test_what_nvcc_makes(image: str) -> None:
+    x = np.arange(100, dtype=np.float32)
+    module = compiler().load(base64.b64decode(image))
+    try:
+        launch(module.kernels["scale"], 4, 32, x, np.float32(3), np.int32(90))
+    finally:
+        module.close()
+    t = np.arange(100, dtype=np.float32)
+    np.testing.assert_array_equal(x, np.where(t < 90, 3 * t, t))
+
+
 def test_no_ptx_is_said() -> None:
     with pytest.raises(CompileError, match="SASS"):
         extract_ptx(fatbin(entry(b"machine code", kind=2)))
@@ -70,6 +105,7 @@ def test_any_fatbin_ends_in_a_result_or_an_error(tail: bytes) -> None:
         struct.pack("<I", 0xBA55ED50) + tail,
         fatbin(tail),
         fatbin(entry(tail, flags=0x2000, size=64)),
+        fatbin(entry(tail, flags=0x8000, size=64)),
     ):
         try:
             assert isinstance(extract_ptx(image), bytes)

@@ -57,3 +57,43 @@ def test_importing_the_package_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+HABITS = r"""
+#include <cassert>
+#include <cfloat>
+#include <climits>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <inttypes.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <cuda_runtime.h>
+#include <cuda_fp16.h>
+#include <cuda/std/cstdint>
+
+extern "C" __global__ void k(double *out, std::uint64_t n, int32_t m) {
+  assert(n < UINT32_MAX && m < INT_MAX);
+  if (n == 12345) std::printf("%d", m);
+  uint8_t bytes[8];
+  std::memcpy(bytes, &n, sizeof n);
+  out[0] = std::sqrt((double)n) + std::pow(2.0, m) + fabsf(-1.0f) + std::isnan(NAN);
+  out[1] = FLT_EPSILON * M_PI + bytes[0];
+  out[2] = std::size_t(INT64_MAX) == (size_t)LLONG_MAX;
+}
+"""
+
+
+def test_headers_that_programs_include_out_of_habit() -> None:
+    import math
+
+    out = np.zeros(3)
+    module = compiler().load(HABITS.encode(), name="habits")
+    launch(module.kernels["k"], 1, 1, out, np.uint64(16), np.int32(3))
+    module.close()
+    assert out.tolist() == [4 + 8 + 1 + 1, float(np.float32(1.1920929e-07)) * math.pi + 16, 1]

@@ -8,10 +8,11 @@ from gpudisagg.device.cpu import ast
 from gpudisagg.device.errors import CompileError
 
 # Instructions that wait for other threads.
-WARP_OPERATIONS = frozenset({"shfl", "vote", "match", "redux", "elect", "activemask"})
+MATRIX_OPERATIONS = frozenset({"mma", "wmma", "ldmatrix", "stmatrix", "movmatrix"})
+WARP_OPERATIONS = MATRIX_OPERATIONS | {"shfl", "vote", "match", "redux", "elect", "activemask"}
 _WAITING = WARP_OPERATIONS | {"bar", "barrier"}
 # Instructions that order memory between threads, or have effects that must not be merged or reordered.
-_ORDERING = frozenset({"atom", "red", "membar", "fence", "call", "trap"})
+_ORDERING = frozenset({"atom", "red", "membar", "fence", "call", "trap", "mbarrier", "cp"})
 _ORDERED_ACCESS = frozenset({"volatile", "relaxed", "acquire", "release", "mmio"})
 
 
@@ -28,9 +29,29 @@ def _instructions(function: ast.Function) -> list[ast.Instruction]:
     return [s for s in statements if isinstance(s, ast.Instruction)]
 
 
+def waits_for_threads(instruction: ast.Instruction) -> bool:
+    """Whether the instruction may wait for other threads."""
+    if instruction.opcode == "mbarrier":
+        return not {"test_wait", "try_wait"}.isdisjoint(instruction.modifiers)
+    return instruction.opcode in _WAITING
+
+
 def callees(instruction: ast.Instruction) -> list[str]:
     """Names a call may mean: whatever symbols are among its operands."""
     return [o.name for o in instruction.operands if isinstance(o, ast.Symbol)]
+
+
+def indirect_arguments(instruction: ast.Instruction) -> tuple[int, int] | None:
+    """Of a call through a register: how many results and arguments it has."""
+    operands = list(instruction.operands)
+    results, arguments = 0, 0
+    if operands and isinstance(operands[0], ast.Arguments):
+        results = len(operands.pop(0).elements)  # type: ignore[union-attr]
+    if instruction.opcode != "call" or not operands or not isinstance(operands[0], ast.Register):
+        return None
+    if len(operands) > 1 and isinstance(operands[1], ast.Arguments):
+        arguments = len(operands[1].elements)
+    return results, arguments
 
 
 class CallGraph:
@@ -39,10 +60,37 @@ class CallGraph:
     def __init__(self, module: ast.Module) -> None:
         self.module = module
         self._waits: dict[str, bool] = {}
+        self._taken = self._addresses()
         self._calls = {
-            name: [c for ins in _instructions(f) if ins.opcode == "call" for c in callees(ins)]
+            name: [c for ins in _instructions(f) if ins.opcode == "call" for c in self._callees(ins)]
             for name, f in module.functions.items()
         }
+
+    def _addresses(self) -> list[str]:
+        """Functions that are named where they aren't called."""
+        found: set[str] = set()
+        variables = list(self.module.variables.values())
+        for function in self.module.functions.values():
+            variables += function.body.variables if function.body is not None else ()
+            for ins in _instructions(function):
+                if ins.opcode != "call":
+                    found.update(callees(ins))
+        values = [value for variable in variables for value in variable.initializers]
+        found.update(value.name for value in values if isinstance(value, ast.Symbol))
+        return sorted(name for name in found if name in self.module.functions)
+
+    def candidates(self, results: int, arguments: int) -> list[ast.Function]:
+        """What an indirect call may mean."""
+        functions = [self.module.functions[name] for name in self._taken]
+        return [
+            f
+            for f in functions
+            if f.body is not None and not f.entry and (len(f.returns), len(f.params)) == (results, arguments)
+        ]
+
+    def _callees(self, instruction: ast.Instruction) -> list[str]:
+        counts = indirect_arguments(instruction)
+        return callees(instruction) + ([] if counts is None else [f.name for f in self.candidates(*counts)])
 
     def reachable(self, name: str) -> set[str]:
         """The function and everything it calls."""
@@ -60,7 +108,7 @@ class CallGraph:
         known = self._waits.get(name)
         if known is None:
             known = any(
-                ins.opcode in _WAITING or (ins.opcode == "exit" and not self.module.functions[f].entry)
+                waits_for_threads(ins) or (ins.opcode == "exit" and not self.module.functions[f].entry)
                 for f in self.reachable(name)
                 for ins in _instructions(self.module.functions[f])
             )
@@ -75,7 +123,7 @@ class CallGraph:
     def needs(self, kernel: ast.Function) -> Needs:
         """What decides a kernel's execution model."""
         waits = any(
-            ins.opcode in _WAITING
+            waits_for_threads(ins)
             for f in self.reachable(kernel.name)
             for ins in _instructions(self.module.functions[f])
         )

@@ -38,6 +38,7 @@ class Symbol:
     name: str
     offset: int = 0
     generic: bool = False
+    mask: int = 0  # of an initial value: which byte of the address, as 0xFF of it; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Variable:
     line: int
     external: bool = False
     initializers: tuple[Initializer, ...] = ()
+    linkage: str = ""  # "visible", "weak", "common", "extern"; "": the module's own
 
     @property
     def size(self) -> int:
@@ -182,6 +184,7 @@ class Function:
     body: Body | None
     max_threads: int
     line: int
+    linkage: str = ""  # as a variable's
 
 
 @dataclass(frozen=True)

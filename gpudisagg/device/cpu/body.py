@@ -30,6 +30,7 @@ from gpudisagg.device.errors import CompileError
 
 MAX_REGISTERS = 1 << 18
 _SPACES = frozenset({"local", "shared", "param", "global", "const"})
+_TEXTURES = frozenset({"tex", "tld4", "suld", "sust", "sured", "cp", "multimem", "tensormap", "tcgen05"})
 _Scope = tuple[int, ...]
 
 
@@ -51,6 +52,7 @@ class BodyParser:
         self.targets: list[tuple[BranchTargets, _Scope]] = []
         self.scope: _Scope = ()
         self.scopes_opened = 0
+        self.opcode = ""
 
     def body(self) -> Body:
         """The body at the cursor, braces included."""
@@ -189,7 +191,7 @@ class BodyParser:
             if not isinstance(operand, Register):
                 raise CompileError("a guard must be a predicate register", line=line)
             guard = Guard(replace(operand, negated=negated))
-        opcode = cursor.word()
+        self.opcode = opcode = cursor.word()
         modifiers: list[str] = []
         while cursor.token.kind is TokenKind.DOTTED:
             modifiers.append(cursor.advance().text)
@@ -245,6 +247,8 @@ class BodyParser:
             return Integer(32)
         unique = self.lookup(name)
         if unique is not None and unique in self.registers:
+            if self.opcode.startswith("v") and cursor.token.kind is TokenKind.DOTTED:
+                cursor.advance()  # a part of a video instruction's operand
             return Register(unique)
         if name.startswith("%") and unique is None:
             # A special register; the vector ones have a component.
@@ -270,7 +274,11 @@ class BodyParser:
             base, offset = replace(base, offset=0), base.offset
         if cursor.accept("+") or cursor.at("-"):
             offset += cursor.integer()
-        cursor.expect("]")
+        if cursor.at(",") and self.opcode in _TEXTURES:
+            # What follows (sampler, coordinates) is part of an instruction that is refused by name.
+            cursor.skip_past("]")
+        else:
+            cursor.expect("]")
         if not isinstance(base, Register | Symbol | Integer):
             raise cursor.error("malformed address")
         return Address(base, offset)

@@ -226,7 +226,19 @@ class Cursor:
                     raise self.error("generic() takes a variable")
                 return Symbol(value.name, value.offset, generic=True)
             return Integer(32) if name == "WARP_SZ" else Symbol(name)
-        return self.number()
+        number = self.number()
+        if isinstance(number, Integer) and self.at("("):
+            return self._masked(number.value, depth)
+        return number
+
+    def _masked(self, mask: int, depth: int) -> Initializer:
+        """`0xFF00(symbol)`: a byte of an address."""
+        self.expect("(")
+        value = self.constant(depth + 1)
+        self.expect(")")
+        if not isinstance(value, Symbol) or mask not in {0xFF << 8 * byte for byte in range(8)}:
+            raise self.error("a mask takes one byte of an address")
+        return Symbol(value.name, value.offset, value.generic, mask)
 
     # variables
 

@@ -10,16 +10,16 @@ head of a loop or outside loops.
 from __future__ import annotations
 
 from gpudisagg.device.cpu import ast
-from gpudisagg.device.cpu.analysis import CallGraph
+from gpudisagg.device.cpu.analysis import MATRIX_OPERATIONS, CallGraph
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.flow import Block
 from gpudisagg.device.cpu.lane_memory import LaneEmitter
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lockstep import RETURN, LockstepLowering
-from gpudisagg.device.cpu.lowering import handler_of
+from gpudisagg.device.cpu.lowering import handler_of, unsupported
+from gpudisagg.device.cpu.lowering.host import stop
 from gpudisagg.device.cpu.types import PRED, U32
 from gpudisagg.device.cpu.uniform import Uniformity
-from gpudisagg.device.errors import CompileError
 
 
 def _label(form: str, block: int) -> str:
@@ -64,7 +64,7 @@ class WarpLowering(LockstepLowering):
             self.line = instruction.line
             handler = handler_of(instruction)
             if handler is None:
-                raise CompileError(f"unsupported instruction {instruction.text}", line=instruction.line)
+                raise unsupported(instruction)
             found = self.affines.before(self.em, instruction) if self.em.mask is None else None
             handler(self, instruction)
             self.affines.after(instruction, found)
@@ -83,8 +83,8 @@ class WarpLowering(LockstepLowering):
         em.place(wild)
         self._trap()
 
-    def _trap(self) -> None:
-        self.em.call("llvm.trap", "void", [])
+    def _trap(self, line: int = 0) -> None:
+        stop(self, self.first_thread(), self.em.const("i32", line))
         self.em.line("unreachable")
 
     def _whole(self, index: int, block: Block) -> None:
@@ -96,7 +96,7 @@ class WarpLowering(LockstepLowering):
         if block.ends == "exit":
             em.branch(RETURN)
         elif block.ends == "trap":
-            self._trap()
+            self._trap(block.line)
         elif block.ends == "switch":
             self._switch(block, labels)
         elif block.ends == "branch" and len(set(labels)) > 1:
@@ -135,7 +135,7 @@ class WarpLowering(LockstepLowering):
             em.store(em.binary("and", live, em.invert(mask)), self._live, 4)
             self._next(waiting | {index})
         elif block.ends == "trap":
-            self._trap()
+            self._trap(block.line)
         elif block.ends == "switch":
             sides = [em.new_label("side") for _ in block.targets]
             self._switch(block, sides)
@@ -198,7 +198,8 @@ class WarpLowering(LockstepLowering):
         self._held.clear()
         em = self.em
         instruction = block.instructions[0]
-        mask = self.read(instruction.operands[-1], U32) if "sync" in instruction.modifiers else None
+        names = "sync" in instruction.modifiers and instruction.opcode not in MATRIX_OPERATIONS
+        mask = self.read(instruction.operands[-1], U32) if names else None
         live = em.load("i32", self._live, 4)
         absent = em.binary("and", live, em.invert(here))
         if mask is None:

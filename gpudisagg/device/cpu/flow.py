@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.analysis import WARP_OPERATIONS
+from gpudisagg.device.cpu.lowering.host import ASSERTIONS, HOST_FUNCTIONS
 
 # Instructions up to which the end of a kernel is worth having several times.
 _SMALL_END = 12
-_ENDS = frozenset({"ret", "exit", "trap"})
+_ENDS = frozenset({"ret", "exit", "trap", "brkpt"})
 
 
 @dataclass
@@ -27,18 +28,24 @@ class Block:
     targets: list[int] = field(default_factory=list)
     condition: ast.Register | None = None
     waits: bool = False
+    line: int = 0  # of the trap that ends it
 
 
 class Unstructured(Exception):
     """The control flow isn't what lanes can run together."""
 
 
+def host_call(instruction: ast.Instruction) -> str | None:
+    """The function of the runtime that the instruction calls."""
+    if instruction.opcode != "call":
+        return None
+    names = (o.name for o in instruction.operands if isinstance(o, ast.Symbol))
+    return next((name for name in names if name in HOST_FUNCTIONS), None)
+
+
 def is_trap(instruction: ast.Instruction) -> bool:
     """A trap, or the call that ends a failed assertion."""
-    return instruction.opcode == "trap" or (
-        instruction.opcode == "call"
-        and any(isinstance(o, ast.Symbol) and o.name.startswith("__assert") for o in instruction.operands)
-    )
+    return instruction.opcode in ("trap", "brkpt") or host_call(instruction) in ASSERTIONS
 
 
 def warp_wait(instruction: ast.Instruction) -> bool:
@@ -116,6 +123,9 @@ class _Builder:
             self.indexed(block, instruction)
         elif opcode in _ENDS or is_trap(instruction):
             block.ends = "trap" if is_trap(instruction) else "exit"
+            block.line = instruction.line
+            if instruction.opcode == "call":
+                block.instructions.append(instruction)
             self.start()
         elif warp_wait(instruction):
             self.follow()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.emitter import Emitter, ModuleText, Value, quoted
 from gpudisagg.device.cpu.layout import ModuleLayout
-from gpudisagg.device.cpu.lowering import handler_of
+from gpudisagg.device.cpu.lowering import handler_of, unsupported
 from gpudisagg.device.cpu.lowering.context import Frame, Handler, Lowering
+from gpudisagg.device.cpu.lowering.host import stop
 from gpudisagg.device.cpu.pointers import pointer_base, pointer_registers
 from gpudisagg.device.cpu.types import PRED, U64
 from gpudisagg.device.errors import CompileError
@@ -63,6 +66,14 @@ class FunctionLowering(Lowering):
         """The .local variables of this thread that are known here."""
         return self._ranges
 
+    def stack(self, size: int) -> tuple[Value, Value]:
+        """The current call's memory for alloca, and how much of it is used."""
+        if self.frame.stack is None:
+            memory = self.em.entry_value(f"alloca [{size} x i8], align 128", "ptr")
+            self.frame.stack = (memory, self.em.slot("i64"))
+            self._ranges.append((memory, size))
+        return self.frame.stack
+
     def params_size(self) -> int:
         """Bytes of the kernel's parameter buffer."""
         return params_size(self.frame.function)
@@ -110,7 +121,7 @@ class FunctionLowering(Lowering):
         em = self.em
         handler = handler_of(instruction)
         if handler is None:
-            raise CompileError(f"unsupported instruction {instruction.text}", line=instruction.line)
+            raise unsupported(instruction)
         if instruction.guard is None:
             self.perform(handler, instruction)
             return
@@ -190,6 +201,30 @@ class FunctionLowering(Lowering):
         self.frames.pop()
         self.frame, self.line = outer, line
 
+    def candidates(self, results: int, arguments: int) -> Sequence[ast.Function]:
+        """The functions that an indirect call may mean."""
+        return self.graph.candidates(results, arguments)
+
+    def indirect_call(self, target: Value, candidates: Sequence[ast.Function], cells: list[Value]) -> None:
+        """Through the address; where a function that may be meant waits, and so is inlined, by comparison."""
+        em = self.em
+        if not any(self.graph.waits(function.name) for function in candidates):
+            arguments = "".join(f", {cell.typed}" for cell in cells)
+            em.line(f"call void {em.pointer(target).text}({THREAD_ARGUMENTS}{arguments})")
+            return
+        done = em.new_label("called")
+        for function in candidates:
+            address = Value(self.layout.function_address(function.name, self.line), "ptr", True)
+            here, other = em.new_label("callee"), em.new_label("other")
+            em.branch_if(em.icmp("eq", target, em.cast("ptrtoint", address, "i64")), here, other)
+            em.place(here)
+            self.call(function, cells)
+            em.branch(done)
+            em.place(other)
+        stop(self, self.first_thread(), em.const("i32", self.line))
+        em.branch(done)
+        em.place(done)
+
     def _bind(self, function: ast.Function, cells: list[Value]) -> None:
         for param, cell in zip([*function.returns, *function.params], cells, strict=True):
             if param.register:
@@ -202,6 +237,18 @@ class FunctionLowering(Lowering):
 def params_size(function: ast.Function) -> int:
     """Bytes of a parameter buffer."""
     return max((p.offset + p.size for p in function.params), default=0)
+
+
+def stand_in(text: ModuleText, function: ast.Function) -> None:
+    """Define what a function that is always inlined has for an address: nothing calls it."""
+    parameters = THREAD_PARAMETERS.format(params="dereferenceable(8)")
+    text.declarations.add("declare void @llvm.trap()")
+    text.definitions += [
+        f"define internal void @{quoted('gpud.f.' + function.name)}({parameters}) {ATTRIBUTES} {{",
+        "  call void @llvm.trap()",
+        "  unreachable",
+        "}",
+    ]
 
 
 def device_function(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: ast.Function) -> None:

@@ -50,6 +50,8 @@ class ModuleLayout:
         self._dynamic: set[str] = set()
         self.kernel_shared: dict[str, int] = {}
         self.kernel_static: dict[str, int] = {}  # of that, what the kernel itself declares and may touch
+        # Functions whose addresses are somewhere: they must exist, and may be called by any indirect call.
+        self.addressed: set[str] = set()
         self._place_shared()
         for function in module.functions.values():
             if function.body is not None:
@@ -113,7 +115,13 @@ class ModuleLayout:
 
     def function_address(self, name: str, line: int) -> str:
         """A function's address as a constant."""
-        raise CompileError(f"the address of function {name} isn't supported", line=line)
+        function = self.module.functions[name]
+        if function.body is None:
+            raise CompileError(f"the address of {name}, which isn't defined here", line=line)
+        if function.entry:
+            return "@" + quoted(kernel_symbol(name))
+        self.addressed.add(name)
+        return "@" + quoted(f"gpud.f.{name}")
 
     def _define(self, variable: ast.Variable) -> None:
         if variable.external and variable.count is not None and not variable.initializers:
@@ -127,9 +135,13 @@ class ModuleLayout:
         for index, value in enumerate(variable.initializers):
             start = index * width
             if isinstance(value, ast.Symbol):
+                if start < filled:  # a further byte of an address that is there
+                    continue
+                if value.mask and not _whole(variable.initializers[index : index + 8]):
+                    raise CompileError(f"{variable.name}: a part of an address", line=variable.line)
                 pieces += self._bytes(data[filled:start])
-                pieces.append(self._pointer(value, width, variable))
-                filled = start + width
+                pieces.append(self._pointer(value, 8 if value.mask else width, variable))
+                filled = start + 8
             else:
                 number = value.bits if isinstance(value, ast.Float) else value.value
                 data[start : start + width] = (number & ((1 << 8 * width) - 1)).to_bytes(width, "little")
@@ -154,10 +166,23 @@ class ModuleLayout:
 
     def _pointer(self, value: ast.Symbol, width: int, variable: ast.Variable) -> str:
         target = self.module.variables.get(value.name)
+        if width == 8 and target is None and value.name in self.module.functions and not value.offset:
+            return f"ptr {self.function_address(value.name, variable.line)}"
         if width != 8 or target is None or target.space not in ("global", "const"):
             raise CompileError(f"{variable.name}: can't hold the address of {value.name}", line=variable.line)
         name = "@" + quoted(f"gpud.g.{value.name}")
         return f"ptr getelementptr (i8, ptr {name}, i64 {value.offset})"
+
+
+def _whole(values: tuple[ast.Initializer, ...]) -> bool:
+    """Whether these are the eight bytes of one address."""
+    first = values[0]
+    return len(values) == 8 and all(
+        isinstance(value, ast.Symbol)
+        and isinstance(first, ast.Symbol)
+        and (value.name, value.offset, value.mask) == (first.name, first.offset, 0xFF << 8 * index)
+        for index, value in enumerate(values)
+    )
 
 
 def _piece_type(piece: str) -> str:

@@ -12,12 +12,13 @@ from dataclasses import replace
 from gpudisagg.device.cpu import ast, warps
 from gpudisagg.device.cpu.affine import Affines
 from gpudisagg.device.cpu.analysis import CallGraph
-from gpudisagg.device.cpu.emitter import INVARIANT, Value
+from gpudisagg.device.cpu.emitter import INVARIANT, Emitter, Value, quoted
 from gpudisagg.device.cpu.functions import FunctionLowering
 from gpudisagg.device.cpu.lane_memory import LaneEmitter
 from gpudisagg.device.cpu.lanes import WIDTH, constants
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lowering import context as c
+from gpudisagg.device.cpu.lowering.context import Gather
 from gpudisagg.device.cpu.strides import Strides
 from gpudisagg.device.cpu.types import U32, U64, ScalarType
 from gpudisagg.device.cpu.uniform import Uniformity
@@ -53,14 +54,16 @@ class LockstepLowering(FunctionLowering):
         em = self.em
         assert function.body is not None
         for variable in function.body.variables:
-            if variable.space == "local":
+            # .param variables hold the arguments of what the runtime answers (printf).
+            if variable.space in ("local", "param"):
                 align = max(variable.align, 8)
                 size = -(-max(variable.size, 1) // align) * align
                 cell = em.entry_value(f"alloca [{size * WIDTH} x i8], align {align}", "ptr")
                 steps = constants("i64", [lane * size for lane in range(WIDTH)])
                 each = em.entry_value(f"getelementptr i8, {cell.typed}, {steps.typed}", "ptr", WIDTH)
                 self.frame.locals[variable.name] = each
-                self._ranges.append((cell, size * WIDTH))
+                if variable.space == "local":
+                    self._ranges.append((cell, size * WIDTH))
 
     def _start(self) -> None:
         """The thread indices: divided in floating point, which is exact for so small numbers."""
@@ -150,6 +153,12 @@ class LockstepLowering(FunctionLowering):
         """The threads' indices in the block."""
         return self._linear
 
+    def first_thread(self) -> Value:
+        """The first running lane's index."""
+        em = self.em
+        lane = em.intrinsic("cttz", "i32", em.active, em.const("i1", 0))
+        return em.binary("add", em.binary("shl", Value("%warp", "i32"), em.const("i32", 5)), lane)
+
     def warp_index(self) -> Value:
         """%warpid."""
         return Value("%warp", "i32")
@@ -226,6 +235,54 @@ class LockstepLowering(FunctionLowering):
         if places is not None:
             return self.em.permuted(self.em.bitcast(value, "i32"), places)
         return super().shuffled(self.em.bitcast(value, "i32"), mask, source, places)
+
+    def lane_constant(self, values: list[int], type_: str) -> Value:
+        """A constant of each lane's own."""
+        return constants(type_, values)
+
+    def gather(self, value: Value, sources: list[list[int]]) -> list[Value]:
+        """Each lane's value from its source lane, for each list of source lanes."""
+        return [self.em.permuted(value, lanes) for lanes in sources]
+
+    def outlined(
+        self,
+        name: str,
+        values: Sequence[Value],
+        build: Callable[[Emitter, Gather, Sequence[Value]], list[Value]],
+    ) -> list[Value]:
+        """What `build` makes of the values: a function that all its users call, as it is large."""
+        em = self.em
+        values = [em.broadcast(value, WIDTH) for value in values]
+        module = em.module
+        symbol = "@" + quoted(f"gpud.warp.{name}")
+        key = f"{symbol}.type"
+        if key not in module.helpers:
+            own = LaneEmitter(module)
+            given = [Value(f"%a{i}", value.type, lanes=WIDTH) for i, value in enumerate(values)]
+
+            def gather(value: Value, sources: list[list[int]]) -> list[Value]:
+                return [own.permuted(value, lanes) for lanes in sources]
+
+            results = [own.broadcast(value, WIDTH) for value in build(own, gather, given)]
+            types = [result.full for result in results]
+            whole = f"[{len(types)} x {types[0]}]"
+            last = "poison"
+            for index, result in enumerate(results):
+                expression = f"insertvalue {whole} {last}, {result.typed}, {index}"
+                last = own.value(expression, result.type).text
+            parameters = ", ".join(value.typed for value in given)
+            head = f"define internal {whole} {symbol}({parameters}) noinline nounwind {{"
+            lines = [head, *own.entry, *own.code, f"  ret {whole} {last}", "}"]
+            module.helpers[symbol] = "\n".join(lines)
+            module.helpers[key] = f"; {len(types)} {results[0].type}"
+        count, type_ = module.helpers[key].split()[1:]
+        full = Value("", type_, lanes=WIDTH).full
+        passed = ", ".join(value.typed for value in values)
+        whole = em.value(f"call [{count} x {full}] {symbol}({passed})", type_).text
+        return [
+            em.value(f"extractvalue [{count} x {full}] {whole}, {index}", type_, WIDTH)
+            for index in range(int(count))
+        ]
 
     def warp_group(self) -> Value:
         """The running lanes."""

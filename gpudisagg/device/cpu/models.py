@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpudisagg.device.cpu import ast, coroutines, warps
-from gpudisagg.device.cpu.flow import Flow, Unstructured, is_trap, warp_wait
+from gpudisagg.device.cpu.flow import Flow, Unstructured, host_call, warp_wait
 from gpudisagg.device.cpu.lanes import WIDTH
 from gpudisagg.device.cpu.uniform import Uniformity, read_registers
 
@@ -36,9 +36,9 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
     come to a block barrier or take an indexed branch, or where lanes may wait in a loop for one another.
     """
     body = function.body
-    if body is None or any(v.space == "param" for v in body.variables):
+    if body is None:
         return None
-    if sum(v.size for v in body.variables if v.space == "local") > MAX_LOCAL:
+    if sum(v.size for v in body.variables if v.space in ("local", "param")) > MAX_LOCAL:
         return None
     try:
         flow = Flow(body)
@@ -52,7 +52,10 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
     plan = Uniformity(function, flow)
     for index, block in enumerate(flow.blocks):
         for instruction in block.instructions:
-            if instruction.opcode == "call" and not is_trap(instruction):
+            if instruction.opcode == "call" and host_call(instruction) is None:
+                return None
+            # A lane that waits for another of its warp to arrive; memory of which a lane takes as it likes.
+            if instruction.opcode in ("mbarrier", "alloca", "stacksave", "stackrestore"):
                 return None
             if _block_barrier(instruction):
                 uniform = not any(plan.varies(o) for o in instruction.operands if isinstance(o, ast.Register))

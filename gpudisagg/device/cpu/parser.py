@@ -5,10 +5,13 @@ Function bodies are in `body.py`, operands and constant expressions in `cursor.p
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpudisagg.device.cpu.ast import Function, Module, Param, Variable
 from gpudisagg.device.cpu.body import BodyParser
 from gpudisagg.device.cpu.cursor import Cursor, align_up
 from gpudisagg.device.cpu.lexer import TokenKind, tokenize
+from gpudisagg.device.cpu.link import link
 from gpudisagg.device.errors import CompileError
 
 MAX_PARAM_BYTES = 32764
@@ -22,7 +25,9 @@ _BARE_BOUNDS = frozenset({"noreturn", "explicitcluster", "blocksareclusters"})
 
 
 def parse(source: bytes | str) -> Module:
-    """The module in `source`; any input gives a module or a `CompileError`."""
+    """The module in `source`, or several one after another, linked; any input gives a module or a
+    `CompileError`.
+    """
     if isinstance(source, bytes):
         try:
             text = source.rstrip(b"\0").decode()
@@ -33,6 +38,10 @@ def parse(source: bytes | str) -> Module:
     return _ModuleParser(text).module()
 
 
+def _strongest(linkage: set[str]) -> str:
+    return next((name for name in ("extern", "weak", "common", "visible") if name in linkage), "")
+
+
 class _ModuleParser:
     def __init__(self, text: str) -> None:
         self.cursor = Cursor(tokenize(text))
@@ -40,6 +49,7 @@ class _ModuleParser:
         self.functions: dict[str, Function] = {}
         self.version = (0, 0)
         self.target = ""
+        self.finished: list[Module] = []
 
     def module(self) -> Module:
         cursor = self.cursor
@@ -47,7 +57,13 @@ class _ModuleParser:
             self.item()
         if self.version == (0, 0):
             raise CompileError("no .version directive: this isn't PTX")
-        return Module(self.version, self.target, self.variables, self.functions)
+        self.finish()
+        return link(self.finished)
+
+    def finish(self) -> None:
+        """The end of a module: of the text, or where another begins."""
+        self.finished.append(Module(self.version, self.target, self.variables, self.functions))
+        self.variables, self.functions = {}, {}
 
     def item(self) -> None:
         cursor = self.cursor
@@ -62,6 +78,8 @@ class _ModuleParser:
         cursor.advance()
         name = token.text
         if name == "version":
+            if self.version != (0, 0):
+                self.finish()
             self.read_version()
         elif name == "target":
             self.target = cursor.word()
@@ -78,9 +96,9 @@ class _ModuleParser:
             self.skip_section()
         elif name in _VARIABLE_SPACES:
             for variable in cursor.variables(name, external="extern" in linkage):
-                self.declare_variable(variable)
+                self.declare_variable(replace(variable, linkage=_strongest(linkage)))
         elif name in ("entry", "func"):
-            self.function(name == "entry")
+            self.function(name == "entry", _strongest(linkage))
         else:
             raise cursor.error(f"unknown directive .{name}", token.line)
 
@@ -116,7 +134,7 @@ class _ModuleParser:
         if known is None or known.external:
             self.variables[variable.name] = variable
 
-    def function(self, entry: bool) -> None:
+    def function(self, entry: bool, linkage: str) -> None:
         cursor = self.cursor
         line = cursor.token.line
         if cursor.at_directive("attribute"):
@@ -135,7 +153,7 @@ class _ModuleParser:
             if body is not None:
                 raise CompileError(f"{name} is defined twice", line=line)
             return
-        self.functions[name] = Function(name, entry, params, returns, body, max_threads, line)
+        self.functions[name] = Function(name, entry, params, returns, body, max_threads, line, linkage)
 
     def bounds(self) -> int:
         """The directives between a header and its body; gives the most threads a block may have."""

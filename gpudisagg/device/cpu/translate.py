@@ -9,7 +9,7 @@ from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.ast import Module
 from gpudisagg.device.cpu.checks import MARGIN, Checks
 from gpudisagg.device.cpu.emitter import ModuleText
-from gpudisagg.device.cpu.functions import device_function, params_size
+from gpudisagg.device.cpu.functions import device_function, params_size, stand_in
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.models import gains, has_barriers, lockstep_plan, scatters
 from gpudisagg.device.cpu.sources import SourceLines
@@ -25,6 +25,26 @@ class KernelFacts:
     static_shared: int
     max_threads: int
     frame_threads: int
+
+
+def _define_functions(layout: ModuleLayout, graph: CallGraph, text: ModuleText, called: set[str]) -> None:
+    """Those that are called or have an address somewhere. Lowering one may show that others are needed."""
+    done: set[str] = set()
+    while True:
+        for name in layout.addressed:
+            called |= graph.reachable(name)
+        missing = sorted(called - done)
+        if not missing:
+            return
+        for name in missing:
+            done.add(name)
+            function = layout.module.functions[name]
+            if function.entry or function.body is None:
+                continue
+            if not graph.waits(name):
+                device_function(layout, graph, text, function)
+            elif name in layout.addressed:
+                stand_in(text, function)
 
 
 @dataclass(frozen=True)
@@ -83,10 +103,7 @@ def translate(module: Module, lines: SourceLines | None = None) -> Translation:
             )
         )
     warped, text.definitions = text.definitions, []
-    for name in sorted(called):
-        function = module.functions[name]
-        if not function.entry and function.body is not None and not graph.waits(name):
-            device_function(layout, graph, text, function)
+    _define_functions(layout, graph, text, called)
     variables = tuple((v.name, v.size) for v in layout.globals.values())
     if checked:  # nothing to vectorise
         loops, warped = [], loops + warped

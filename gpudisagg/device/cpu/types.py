@@ -57,7 +57,7 @@ class ScalarType:
             return "i1"
         if self.kind is Kind.FLOAT and self.bits == 32 and self.packed == 1:
             return "float"
-        if self.kind is Kind.FLOAT and self.bits == 64:
+        if self.kind is Kind.FLOAT and self.bits == 64 and self.packed == 1:
             return "double"
         return f"i{self.bits}"
 
@@ -77,6 +77,9 @@ def _table() -> dict[str, ScalarType]:
     table["bf16"] = ScalarType("bf16", Kind.BFLOAT, 16)
     table["tf32"] = ScalarType("tf32", Kind.BITS, 32)
     table["b128"] = ScalarType("b128", Kind.BITS, 128)
+    for name in ("e4m3x2", "e5m2x2"):
+        table[name] = ScalarType(name, Kind.BITS, 16, packed=2)
+    table["f32x2"] = ScalarType("f32x2", Kind.FLOAT, 64, packed=2)
     table["f16x2"] = ScalarType("f16x2", Kind.FLOAT, 32, packed=2)
     table["bf16x2"] = ScalarType("bf16x2", Kind.BFLOAT, 32, packed=2)
     table["u16x2"] = ScalarType("u16x2", Kind.UNSIGNED, 32, packed=2)

@@ -15,7 +15,7 @@ from gpudisagg.device.cpu.pointers import defined_registers
 _LANE_REGISTERS = ("%tid.x", "%tid.y", "%tid.z", "%laneid", "%lanemask_")
 # Their result is the same in all lanes if their operands are, whoever takes part.
 _SAME = frozenset({"vote", "redux", "activemask", "bar", "barrier"})
-_VARYING = frozenset({"match", "atom", "elect", "shfl"})
+_VARYING = frozenset({"match", "atom", "elect", "shfl", "call", "ldmatrix", "mma", "wmma", "movmatrix"})
 _ORDERED = frozenset({"volatile", "relaxed", "acquire", "mmio"})
 
 

@@ -140,9 +140,8 @@ def function(low: Lowering, ins: Instruction) -> None:
 
     def element(values: Sequence[Value]) -> Value:
         wide = numeric.widen(em, values[0], scalar)
-        single = ftz and wide.type == "float" and not scalar.half
-        result = FUNCTIONS[ins.opcode](em, numeric.flush(em, wide) if single else wide)
-        return numeric.narrow(em, numeric.flush(em, result) if single else result, scalar)
+        result = FUNCTIONS[ins.opcode](em, numeric.flush_as(em, wide, scalar) if ftz else wide)
+        return numeric.narrow(em, numeric.flush_as(em, result, scalar) if ftz else result, scalar)
 
     value = low.read(operands[1], scalar)
     low.write(operands[0], numeric.elementwise(em, scalar, [value], element), scalar)

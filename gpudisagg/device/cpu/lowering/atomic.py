@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpudisagg.device.cpu.ast import Instruction, Sink
+from gpudisagg.device.cpu.ast import Instruction, Operand, Sink, Vector
 from gpudisagg.device.cpu.emitter import ORDERINGS, Value
 from gpudisagg.device.cpu.lowering import numeric
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
 from gpudisagg.device.cpu.lowering.floating import _minmax
 from gpudisagg.device.cpu.lowering.memory import SCOPES, space_of
+from gpudisagg.device.cpu.lowering.options import Options
 from gpudisagg.device.cpu.types import ScalarType
 
 _OPERATIONS = ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec")
@@ -27,10 +28,14 @@ def atom(low: Lowering, ins: Instruction) -> None:
     ordering = ORDERINGS[options.choice("relaxed", "acquire", "release", "acq_rel") or "relaxed"]
     operation = options.required(*_OPERATIONS)
     options.ignore("noftz", *SCOPES, "L2::cache_hint")
+    width = options.choice("v2", "v4", "v8")
     options.done()
     operands = ins.operands if ins.opcode == "atom" else (Sink(), *ins.operands)
     if len(operands) < (4 if operation == "cas" else 3):
         raise options.unsupported("missing operands")
+    if width is not None:
+        _vector(low, options, operands, int(width[1:]), operation, space, scalar, ordering)
+        return
     a = low.read(operands[2], scalar)
     b = low.read(operands[3], scalar) if operation == "cas" else a
     pointer = low.address(operands[1], space)
@@ -39,6 +44,42 @@ def atom(low: Lowering, ins: Instruction) -> None:
         return _perform(low, operation, space, values, scalar, ordering)
 
     low.write(operands[0], low.each_lane([pointer, a, b], once, always=True), scalar)
+
+
+def _vector(
+    low: Lowering,
+    options: Options,
+    operands: Sequence[Operand],
+    width: int,
+    operation: str,
+    space: str,
+    scalar: ScalarType,
+    ordering: str,
+) -> None:
+    """Several side by side: each is atomic, all together are not."""
+    em = low.em
+    values, results = operands[2], operands[0]
+    if (
+        not isinstance(values, Vector)
+        or len(values.elements) != width
+        or operation not in ("add", "min", "max")
+    ):
+        raise options.unsupported()
+    if isinstance(results, Sink):
+        results = Vector((Sink(),) * width)
+    if not isinstance(results, Vector) or len(results.elements) != width:
+        raise options.unsupported()
+    pointer = low.address(operands[1], space)
+
+    def once(one: Sequence[Value]) -> Value:
+        return _perform(low, operation, space, [one[0], one[1], one[1]], scalar, ordering)
+
+    found = [
+        low.each_lane([em.offset(pointer, index * scalar.bytes), low.read(value, scalar)], once, always=True)
+        for index, value in enumerate(values.elements)
+    ]
+    for result, value in zip(results.elements, found, strict=True):
+        low.write(result, value, scalar)
 
 
 def _perform(

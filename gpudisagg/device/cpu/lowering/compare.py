@@ -34,8 +34,8 @@ def compare(low: Lowering, comparison: str, a: Value, b: Value, scalar: ScalarTy
         if comparison not in _FLOAT:
             raise low.error(f"{comparison} doesn't compare floating-point values")
         a, b = numeric.widen(em, a, scalar), numeric.widen(em, b, scalar)
-        if ftz and scalar.bits == 32:
-            a, b = numeric.flush(em, a), numeric.flush(em, b)
+        if ftz:
+            a, b = numeric.flush_as(em, a, scalar), numeric.flush_as(em, b, scalar)
         return em.fcmp(_FLOAT[comparison], a, b)
     if comparison in _SIGNED:
         return em.icmp(("s" if scalar.signed else "u") + comparison, a, b)

@@ -15,12 +15,15 @@ from gpudisagg.device.errors import CompileError
 if TYPE_CHECKING:
     from gpudisagg.device.cpu.layout import ModuleLayout
 
+# Publishes a value to the warp; gives, for each list of source lanes, each lane's value from its source.
+Gather: TypeAlias = "Callable[[Value, list[list[int]]], list[Value]]"
 Handler: TypeAlias = "Callable[[Lowering, ast.Instruction], None]"
 
 # gpud_kernel_context, by offset.
 GRID, BLOCK, DYNAMIC_SHARED = 0, 12, 24
 THREAD_SLOT, THREAD_COUNT, GRID_ID = 28, 32, 36
 SHARED, SCRATCH, CURRENT_BLOCK, CURRENT_THREAD = 40, 48, 56, 68
+PRINT, FAILED, FILE, FUNCTION, LINE = 72, 80, 88, 96, 104
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Frame:
     locals: dict[str, Value] = field(default_factory=dict)
     params: dict[str, Value] = field(default_factory=dict)
     labels: set[str] | None = None
+    stack: tuple[Value, Value] | None = None
 
 
 class Lowering:
@@ -87,6 +91,10 @@ class Lowering:
         """The thread's index in its block, x fastest."""
         return Value("%linear", "i32")
 
+    def first_thread(self) -> Value:
+        """The running thread's index, or that of the first of those that run together."""
+        return self.linear()
+
     def warp_index(self) -> Value:
         """Which warp of the block the thread is in."""
         return self.em.binary("lshr", self.linear(), self.em.const("i32", 5))
@@ -111,6 +119,44 @@ class Lowering:
         published = self.exchange(value, mask)
         place = em.offset(published, em.resize(em.binary("shl", source, em.const("i32", 2)), 64))
         return em.load("i32", place, 4)
+
+    def lane_constant(self, values: list[int], type_: str) -> Value:
+        """A constant of each lane's own."""
+        em = self.em
+        name = "gpud.lanes." + ".".join(map(str, values)) + f".{type_}"
+        row = ", ".join(f"{type_} {value}" for value in values)
+        em.module.helpers[name] = f'@"{name}" = internal constant [32 x {type_}] [{row}], align 64'
+        lane = em.resize(em.binary("and", self.linear(), em.const("i32", 31)), 64)
+        place = em.binary("mul", lane, em.const("i64", llvm_bits(type_) // 8))
+        return em.load(type_, em.offset(Value(f'@"{name}"', "ptr"), place), llvm_bits(type_) // 8)
+
+    def gather(self, value: Value, sources: list[list[int]]) -> list[Value]:
+        """Each lane's value from its source lane, for each list of source lanes. All lanes take part."""
+        em = self.em
+        bits = llvm_bits(value.type)
+        whole = em.bitcast(value, f"i{bits}")
+        pieces: list[list[Value]] = []
+        for shift in range(0, bits, 32):
+            word = em.resize(em.binary("lshr", whole, em.const(whole.type, shift)) if shift else whole, 32)
+            published = self.exchange(word, em.const("i32", -1))
+            places = [self.lane_constant([4 * s for s in lanes], "i64") for lanes in sources]
+            pieces.append([em.load("i32", em.offset(published, place), 4) for place in places])
+        if bits == 32:
+            return [em.bitcast(word, value.type) for word in pieces[0]]
+        joined = [
+            em.binary("or", em.resize(low, 64), em.binary("shl", em.resize(high, 64), em.const("i64", 32)))
+            for low, high in zip(*pieces, strict=True)
+        ]
+        return [em.bitcast(word, value.type) for word in joined]
+
+    def outlined(
+        self,
+        name: str,
+        values: Sequence[Value],
+        build: Callable[[Emitter, Gather, Sequence[Value]], list[Value]],
+    ) -> list[Value]:
+        """What `build` makes of the values; where that is worth it, in a function of its own."""
+        return build(self.em, self.gather, values)
 
     def warp_group(self) -> Value:
         """After `exchange`: the lanes that took part."""
@@ -152,6 +198,10 @@ class Lowering:
         """The .local variables of this thread that are known here, with their sizes."""
         raise NotImplementedError
 
+    def stack(self, size: int) -> tuple[Value, Value]:
+        """The current call's memory for alloca, and how much of it is used."""
+        raise NotImplementedError
+
     def params_size(self) -> int:
         """Bytes of the kernel's parameter buffer."""
         raise NotImplementedError
@@ -162,6 +212,14 @@ class Lowering:
 
     def call(self, function: ast.Function, cells: list[Value]) -> None:
         """Call a device function with a cell per return value and parameter."""
+        raise NotImplementedError
+
+    def indirect_call(self, target: Value, candidates: Sequence[ast.Function], cells: list[Value]) -> None:
+        """Call the function at an address."""
+        raise NotImplementedError
+
+    def candidates(self, results: int, arguments: int) -> Sequence[ast.Function]:
+        """The functions that an indirect call may mean."""
         raise NotImplementedError
 
     # registers

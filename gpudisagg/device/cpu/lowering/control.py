@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from gpudisagg.device.cpu.ast import Arguments, Instruction, Operand, Register, Sink, Symbol
+from collections.abc import Callable
+
+from gpudisagg.device.cpu.ast import Arguments, Function, Instruction, Operand, Register, Sink, Symbol
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
-from gpudisagg.device.cpu.types import PRED, TYPES, U32
+from gpudisagg.device.cpu.lowering.host import HOST_FUNCTIONS, REFUSED, stop
+from gpudisagg.device.cpu.lowering.refused import reason
+from gpudisagg.device.cpu.types import PRED, TYPES, U32, U64
 
 
 def _end_block(low: Lowering, hint: str) -> None:
@@ -52,15 +56,15 @@ def leave(low: Lowering, ins: Instruction) -> None:
 
 def trap(low: Lowering, ins: Instruction) -> None:
     """trap: an illegal instruction, which the device reports as the kernel's failure."""
-    low.em.call("llvm.trap", "void", [])
-    low.em.line("unreachable")
-    _end_block(low, "after.trap")
+    stop(low, low.first_thread(), low.em.const("i32", ins.line))
 
 
 def barrier(low: Lowering, ins: Instruction) -> None:
     """bar and barrier: sync, arrive, red, and the warp barrier."""
     em = low.em
     options = low.options(ins)
+    if "cluster" in options.flags:
+        raise options.unsupported(reason(ins).removeprefix(": "))
     options.ignore("cta", "aligned")
     if options.flag("warp"):
         options.required("sync")
@@ -96,7 +100,7 @@ def barrier(low: Lowering, ins: Instruction) -> None:
 
 
 def call(low: Lowering, ins: Instruction) -> None:
-    """A direct call: `call (ret), f, (args)`."""
+    """A call: `call (ret), f, (args)`, where f is a name or a register."""
     options = low.options(ins)
     options.ignore("uni")
     options.done()
@@ -107,19 +111,50 @@ def call(low: Lowering, ins: Instruction) -> None:
     target = operands.pop(0)
     arguments = operands.pop(0) if operands and isinstance(operands[0], Arguments) else Arguments(())
     if isinstance(target, Register):
-        raise options.unsupported("indirect call")
+        _indirect(low, target, returns, arguments)
+        return
     if not isinstance(target, Symbol) or operands or not isinstance(returns, Arguments):
         raise options.unsupported()
-    if target.name in ("__assertfail", "__assert_fail"):
-        trap(low, ins)
-        return
     function = low.layout.module.functions.get(target.name)
+    if function is None or function.body is None:
+        given = arguments.elements if isinstance(arguments, Arguments) else ()
+        if target.name in HOST_FUNCTIONS:
+            HOST_FUNCTIONS[target.name](low, ins, returns.elements, given)
+            return
+        if target.name in REFUSED:
+            raise low.error(f"call of {target.name}: {REFUSED[target.name]}")
     if function is None or function.body is None or function.entry:
         raise low.error(f"call of {target.name}, which isn't defined in this module")
-    passed = [*returns.elements, *(arguments.elements if isinstance(arguments, Arguments) else ())]
+    _with_cells(low, function, returns, arguments, lambda cells: low.call(function, cells))
+
+
+def _indirect(low: Lowering, target: Register, returns: Operand, arguments: Operand) -> None:
+    """A call through a register: of one of the functions whose addresses are taken."""
+    counts = [len(v.elements) if isinstance(v, Arguments) else 0 for v in (returns, arguments)]
+    candidates = low.candidates(*counts)
+    address = low.read(target, U64)
+    if not candidates:
+        stop(low, low.first_thread(), low.em.const("i32", low.line))
+        return
+    # All have the same parameters as far as a call can tell.
+    _with_cells(
+        low, candidates[0], returns, arguments, lambda cells: low.indirect_call(address, candidates, cells)
+    )
+
+
+def _with_cells(
+    low: Lowering,
+    function: Function,
+    returns: Operand,
+    arguments: Operand,
+    perform: Callable[[list[Value]], None],
+) -> None:
+    """Perform a call with a cell per result and argument, and take the results."""
+    results = returns.elements if isinstance(returns, Arguments) else ()
+    passed = [*results, *(arguments.elements if isinstance(arguments, Arguments) else ())]
     expected = [*function.returns, *function.params]
     if len(passed) != len(expected):
-        raise low.error(f"call of {target.name} with the wrong number of arguments")
+        raise low.error(f"call of {function.name} with the wrong number of arguments")
     cells: list[Value] = []
     copies: list[tuple[Operand, Value, str]] = []
     for operand, param in zip(passed, expected, strict=True):
@@ -128,19 +163,19 @@ def call(low: Lowering, ins: Instruction) -> None:
             continue
         # A register or constant as an argument: through a cell of its own.
         cell = low.em.entry_value(f"alloca [{max(param.size, 1)} x i8], align 16", "ptr")
-        if operand in returns.elements:
+        if operand in results:
             copies.append((operand, cell, param.type.name))
         else:
             low.em.store(low.read(operand, param.type), cell, 1)
         cells.append(cell)
-    low.call(function, cells)
+    perform(cells)
     for operand, cell, type_name in copies:
         scalar = TYPES[type_name]
         low.write(operand, low.em.load(scalar.storage, cell, 1), scalar)
 
 
 def nothing(low: Lowering, ins: Instruction) -> None:
-    """Hints: nanosleep may sleep for no time at all; a breakpoint without a debugger is passed."""
+    """Hints: nanosleep may sleep for no time at all."""
 
 
 CONTROL: dict[str, Handler] = {
@@ -153,7 +188,7 @@ CONTROL: dict[str, Handler] = {
     "barrier": barrier,
     "call": call,
     "nanosleep": nothing,
-    "brkpt": nothing,
+    "brkpt": trap,
     "pmevent": nothing,
     "setmaxnreg": nothing,
 }

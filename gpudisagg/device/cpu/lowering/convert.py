@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from gpudisagg.device.cpu.ast import Instruction, Sink, Vector
 from gpudisagg.device.cpu.emitter import Value
-from gpudisagg.device.cpu.lowering import numeric
+from gpudisagg.device.cpu.lowering import narrow, numeric
 from gpudisagg.device.cpu.lowering.context import DYNAMIC_SHARED, Handler, Lowering
 from gpudisagg.device.cpu.lowering.options import Options
-from gpudisagg.device.cpu.types import PRED, TYPES, U64, Kind, ScalarType, llvm_bits
+from gpudisagg.device.cpu.types import F32, PRED, TYPES, U64, Kind, ScalarType, llvm_bits
 
+# A cluster is one block here.
+_WINDOWS = ("global", "shared", "shared::cta", "shared::cluster", "local", "const", "param", "param::entry")
 _TO_INTEGER = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
 
 
@@ -50,29 +52,42 @@ def cvt(low: Lowering, ins: Instruction) -> None:
     em = low.em
     options = low.options(ins)
     if ins.modifiers[:1] == ("pack",):
-        raise options.unsupported()
+        narrow.pack(low, ins)
+        return
     if len(options.types) != 2:
         raise options.unsupported("expected two types")
     target, source = options.types
+    if target.name in narrow.MINIFLOATS or source.name in narrow.MINIFLOATS:
+        narrow.minifloat(low, ins, options)
+        return
     integral = options.choice(*_TO_INTEGER)
     rounding = options.choice(*numeric.ROUNDINGS, "rna") or "rn"
     ftz, sat, relu = options.flag("ftz"), options.flag("sat"), options.flag("relu")
+    satfinite = options.flag("satfinite")
     options.done()
+    if satfinite and not ((target.half or target.name == "tf32") and source == F32):
+        raise options.unsupported(".satfinite isn't supported here")
     if target.packed == 2:
+        if source != F32 or not target.half:
+            raise options.unsupported()
         operands = low.operands(ins, 3)
         high, lower = (low.read(operand, source) for operand in operands[1:])
         pieces = [_relu(low, v) if relu else v for v in (lower, high)]
         halves = [numeric.half_directed(em, v, target.element, rounding) for v in pieces]
+        if satfinite:
+            halves = [narrow.finite_half(em, h, v, target) for h, v in zip(halves, pieces, strict=True)]
         low.write(operands[0], numeric.join(em, halves[0], halves[1]), target)
         return
     operands = low.operands(ins, 2)
     value = low.read(operands[1], source)
     if target.name == "tf32":
-        bits = em.bitcast(value, "i32")
-        rounded = em.binary("and", em.binary("add", bits, em.const("i32", 0x1000)), em.const("i32", ~0x1FFF))
-        result = em.select(em.fcmp("uno", value, value), em.const("i32", 0x7FFFFFFF), rounded)
-        low.write(operands[0], result, target)
+        if source != F32 or rounding in ("rm", "rp"):
+            raise options.unsupported()
+        value = _relu(low, value) if relu else value
+        low.write(operands[0], narrow.tf32(em, value, rounding, satfinite=satfinite), target)
         return
+    if rounding == "rna":
+        raise options.unsupported(".rna rounds to tf32 only")
     if source.floating:
         value = numeric.widen(em, value, source)
         if ftz and value.type == "float" and not source.half:
@@ -90,6 +105,8 @@ def cvt(low: Lowering, ins: Instruction) -> None:
             result = numeric.narrow(em, numeric.saturate(em, numeric.widen(em, result, target)), target)
     else:
         result = _integer_to_integer(low, value, source, target, sat=sat)
+    if satfinite:
+        result = narrow.finite_half(em, result, value, target)
     low.write(operands[0], result, target)
 
 
@@ -198,7 +215,7 @@ def cvta(low: Lowering, ins: Instruction) -> None:
     options = low.options(ins)
     scalar = options.type()
     back = options.flag("to")
-    space = options.required("global", "shared", "local", "const", "param", "shared::cta", "param::entry")
+    space = options.required(*_WINDOWS)
     options.done()
     operands = low.operands(ins, 2)
     value = em.resize(low.read(operands[1], scalar), 64)
@@ -212,7 +229,7 @@ def isspacep(low: Lowering, ins: Instruction) -> None:
     """isspacep: which window a generic address is in."""
     em = low.em
     options = low.options(ins)
-    space = options.required("global", "shared", "shared::cta", "local", "const", "param", "param::entry")
+    space = options.required(*_WINDOWS)
     options.done()
     operands = low.operands(ins, 2)
     address = low.read(operands[1], U64)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from gpudisagg.device.cpu.ast import Instruction
 from gpudisagg.device.cpu.emitter import Value
-from gpudisagg.device.cpu.lowering import numeric
+from gpudisagg.device.cpu.lowering import directed, numeric
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
-from gpudisagg.device.cpu.types import ScalarType
+from gpudisagg.device.cpu.lowering.options import Options
+from gpudisagg.device.cpu.types import F32, ScalarType
 
 
 def arithmetic(low: Lowering, ins: Instruction) -> None:
     """add, sub, mul, fma, mad, div, rcp, sqrt with their roundings."""
     em = low.em
     options = low.options(ins)
+    if len(options.types) == 2:
+        mixed(low, ins, options)
+        return
     scalar = options.type()
     operation = "fma" if ins.opcode == "mad" else ins.opcode
     count = {"fma": 3, "rcp": 1, "sqrt": 1}.get(operation, 2)
@@ -29,16 +34,18 @@ def arithmetic(low: Lowering, ins: Instruction) -> None:
 
     def element(values: Sequence[Value]) -> Value:
         wide = [numeric.widen(em, v, scalar) for v in values]
-        if ftz and not scalar.half:
-            wide = [numeric.flush(em, v) for v in wide]
+        if ftz:
+            wide = [numeric.flush_as(em, v, scalar) for v in wide]
         if scalar.half and operation == "fma":
             result = numeric.fused_half(em, wide[0], wide[1], wide[2], scalar)
         elif rounding != "rn":
-            result = _directed(low, operation, wide, scalar, rounding)
+            result = _directed(low, operation, wide, rounding)
         else:
             result = nearest(low, operation, wide)
-        if ftz and not scalar.half:
-            result = numeric.flush(em, result)
+        if ftz:
+            # Of halves, flushed is what would be subnormal after rounding.
+            result = _rounded(low, result, scalar) if scalar.half else result
+            result = numeric.flush_as(em, result, scalar)
         if sat:
             result = numeric.saturate(em, result)
         if relu:
@@ -48,6 +55,30 @@ def arithmetic(low: Lowering, ins: Instruction) -> None:
 
     values = [low.read(operand, scalar) for operand in operands[1:]]
     low.write(operands[0], numeric.elementwise(em, scalar, values, element), scalar)
+
+
+def _rounded(low: Lowering, value: Value, scalar: ScalarType) -> Value:
+    """A widened half, rounded to what it will be."""
+    return numeric.widen(low.em, numeric.narrow(low.em, value, scalar), scalar)
+
+
+def mixed(low: Lowering, ins: Instruction, options: Options) -> None:
+    """add, sub and fma whose factors are halves and whose sum is f32."""
+    em = low.em
+    wide, half = options.types
+    if wide != F32 or not half.half or half.packed != 1 or ins.opcode not in ("add", "sub", "fma"):
+        raise options.unsupported("expected one type")
+    rounding = options.choice(*numeric.ROUNDINGS) or "rn"
+    sat = options.flag("sat")
+    options.done()
+    operands = low.operands(ins, 4 if ins.opcode == "fma" else 3)
+    values = [numeric.widen(em, low.read(operand, half), half) for operand in operands[1:-1]]
+    values.append(low.read(operands[-1], F32))
+    if rounding == "rn":
+        result = nearest(low, ins.opcode, values)
+    else:
+        result = _directed(low, ins.opcode, values, rounding)
+    low.write(operands[0], numeric.saturate(em, result) if sat else result, F32)
 
 
 def nearest(low: Lowering, operation: str, v: Sequence[Value]) -> Value:
@@ -62,40 +93,35 @@ def nearest(low: Lowering, operation: str, v: Sequence[Value]) -> Value:
     return em.binary(f"f{operation}", v[0], v[1])
 
 
-def _directed(low: Lowering, operation: str, v: list[Value], scalar: ScalarType, rounding: str) -> Value:
+def _directed(low: Lowering, operation: str, v: list[Value], rounding: str) -> Value:
     em = low.em
-    if scalar.bits == 32:
-        # Every f32 operation done in f64 and rounded to odd can be rounded again in any direction.
-        wide = [em.cast("fpext", x, "double") for x in v]
-        result, error = _with_error(low, operation, wide)
+    single = v[0].type == "float"
+    # Every f32 operation done in f64 and rounded to odd can be rounded again in any direction.
+    wide = [em.cast("fpext", x, "double") if single else x for x in v]
+    result, error = _with_error(low, operation, wide)
+    if rounding == "rm" and operation in ("add", "sub", "fma"):
+        addends = wide[-2:] if operation != "fma" else [em.binary("fmul", wide[0], wide[1]), wide[2]]
+        other = em.fneg(addends[1]) if operation == "sub" else addends[1]
+        result = directed.exact_zero(em, result, error, addends[0], other)
+    if single:
         return numeric.single_directed(em, numeric.to_odd(em, result, error), rounding)
-    result, error = _with_error(low, operation, v)
     return numeric.directed(em, result, error, rounding)
 
 
 def _with_error(low: Lowering, operation: str, v: Sequence[Value]) -> tuple[Value, Value]:
     """A double result, and a value with the sign of what rounding it to nearest lost."""
     em = low.em
+    if operation in ("add", "sub"):
+        return directed.sum_error(em, v[0], v[1] if operation == "add" else em.fneg(v[1]))
     result = nearest(low, operation, v)
-    if operation == "add":
-        return numeric.two_sum(em, v[0], v[1])
-    if operation == "sub":
-        return numeric.two_sum(em, v[0], em.fneg(v[1]))
     if operation == "mul":
-        return result, em.intrinsic("fma", "double", v[0], v[1], em.fneg(result))
+        return result, directed.product_error(em, v[0], v[1], result)
     if operation == "fma":
-        product = em.binary("fmul", v[0], v[1])
-        low_product = em.intrinsic("fma", "double", v[0], v[1], em.fneg(product))
-        high, lost = numeric.two_sum(em, product, v[2])
-        rest, tiny = numeric.two_sum(em, lost, low_product)
-        error = em.binary("fadd", em.binary("fsub", high, result), rest)
-        return result, em.select(em.fcmp("oeq", error, em.real("double", 0.0)), tiny, error)
+        return result, directed.fused_error(em, v[0], v[1], v[2], result)
     if operation == "sqrt":
-        return result, em.intrinsic("fma", "double", em.fneg(result), result, v[0])
+        return result, directed.root_error(em, v[0], result)
     numerator, divisor = (em.real("double", 1.0), v[0]) if operation == "rcp" else (v[0], v[1])
-    residual = em.intrinsic("fma", "double", em.fneg(result), divisor, numerator)
-    negative = em.icmp("slt", em.bitcast(divisor, "i64"), em.const("i64", 0))
-    return result, em.select(negative, em.fneg(residual), residual)
+    return result, directed.quotient_error(em, numerator, divisor, result)
 
 
 def minmax(low: Lowering, ins: Instruction) -> None:
@@ -110,14 +136,14 @@ def minmax(low: Lowering, ins: Instruction) -> None:
 
     def element(values: Sequence[Value]) -> Value:
         wide = [numeric.widen(em, v, scalar) for v in values]
-        if ftz and not scalar.half:
-            wide = [numeric.flush(em, v) for v in wide]
+        if ftz:
+            wide = [numeric.flush_as(em, v, scalar) for v in wide]
         compared = [numeric.absolute(em, v) for v in wide] if xorsign else wide
         result = compared[0]
         for other in compared[1:]:
             result = _minmax(low, ins.opcode, result, other, propagate=propagate)
         if xorsign:
-            bits = f"i{scalar.bits if not scalar.half else 32}"
+            bits = "i64" if wide[0].type == "double" else "i32"
             signs = em.binary("xor", em.bitcast(wide[0], bits), em.bitcast(wide[1], bits))
             result = em.intrinsic("copysign", result.type, result, em.bitcast(signs, result.type))
         return numeric.narrow(em, result, scalar)
@@ -140,6 +166,12 @@ def _minmax(low: Lowering, opcode: str, a: Value, b: Value, *, propagate: bool) 
     return em.select(em.fcmp("uno", a, a), b, result)
 
 
+def _flushed_half(low: Lowering, scalar: ScalarType, values: Sequence[Value]) -> Value:
+    em = low.em
+    wide = numeric.widen(em, values[0], scalar)
+    return numeric.narrow(em, numeric.flush_as(em, wide, scalar), scalar)
+
+
 def sign(low: Lowering, ins: Instruction) -> None:
     """neg and abs."""
     em = low.em
@@ -150,6 +182,8 @@ def sign(low: Lowering, ins: Instruction) -> None:
     operands = low.operands(ins, 2)
     value = low.read(operands[1], scalar)
     if scalar.half:
+        if ftz:
+            value = numeric.elementwise(em, scalar, [value], functools.partial(_flushed_half, low, scalar))
         mask = 0x8000 if scalar.packed == 1 else 0x80008000
         constant = em.const(value.type, mask if ins.opcode == "neg" else ~mask)
         result = em.binary("xor" if ins.opcode == "neg" else "and", value, constant)

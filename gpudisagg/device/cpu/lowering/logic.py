@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gpudisagg.device.cpu.ast import Instruction, Integer
+from gpudisagg.device.cpu.ast import Instruction, Integer, Pair
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
-from gpudisagg.device.cpu.types import U32, ScalarType
+from gpudisagg.device.cpu.types import PRED, U32, ScalarType
 
 
 def _typed(low: Lowering, ins: Instruction, operands: int) -> ScalarType:
@@ -173,8 +173,9 @@ def lop3(low: Lowering, ins: Instruction) -> None:
     em = low.em
     options = low.options(ins)
     options.type()
+    combine = options.choice("and", "or", "xor")
     options.done()
-    operands = low.operands(ins, 5)
+    operands = low.operands(ins, 5 if combine is None else 6)
     if not isinstance(operands[4], Integer):
         raise options.unsupported("the table must be a constant")
     table = operands[4].value & 0xFF
@@ -185,7 +186,65 @@ def lop3(low: Lowering, ins: Instruction) -> None:
             terms = [v if row >> (2 - i) & 1 else em.invert(v) for i, v in enumerate((a, b, c))]
             term = em.binary("and", em.binary("and", terms[0], terms[1]), terms[2])
             result = em.binary("or", result, term)
+    destination = operands[0]
+    if combine is not None:
+        if not isinstance(destination, Pair):
+            raise options.unsupported("expected a register and a predicate")
+        some = em.icmp("ne", result, em.const("i32", 0))
+        predicate = em.binary(combine, some, low.read(operands[5], PRED))
+        low.write(destination.second, predicate, PRED)
+        destination = destination.first
+    low.write(destination, result, U32)
+
+
+def extend(low: Lowering, ins: Instruction) -> None:
+    """szext: the low `b` bits, sign- or zero-extended."""
+    em = low.em
+    options = low.options(ins)
+    scalar = options.type()
+    clamp = options.required("clamp", "wrap") == "clamp"
+    options.done()
+    operands = low.operands(ins, 3)
+    a, b = low.read(operands[1], U32), low.read(operands[2], U32)
+    width = em.binary("and", b, em.const("i32", 31))
+    rest = em.binary("shl", em.const("i32", -1), width)
+    if clamp:
+        rest = em.select(em.icmp("ugt", b, em.const("i32", 31)), em.const("i32", 0), rest)
+    result = em.binary("and", a, em.invert(rest))
+    if scalar.signed:
+        top = em.binary("and", em.binary("sub", width, em.const("i32", 1)), em.const("i32", 31))
+        sign = em.binary("and", em.binary("lshr", a, top), em.const("i32", 1))
+        negative = em.binary(
+            "and", em.icmp("ne", sign, em.const("i32", 0)), em.icmp("ne", width, em.const("i32", 0))
+        )
+        result = em.binary("or", result, em.select(negative, rest, em.const("i32", 0)))
     low.write(operands[0], result, U32)
+
+
+def nth(low: Lowering, ins: Instruction) -> None:
+    """fns: the n-th bit that is set, from a base upward or (n < 0) downward."""
+    em = low.em
+    _typed(low, ins, 4)
+    word, base, offset = (low.read(operand, U32) for operand in ins.operands[1:])
+    zero, one = em.const("i32", 0), em.const("i32", 1)
+    down = em.icmp("slt", offset, zero)
+    # Downward is upward in the reversed word. n = 0 asks for the base itself: the first, if it is there.
+    word = em.select(down, em.intrinsic("bitreverse", "i32", word), word)
+    base = em.select(down, em.binary("sub", em.const("i32", 31), base), base)
+    number = em.intrinsic("abs", "i32", offset, em.const("i1", 0))
+    wanted = em.intrinsic("umax", "i32", number, one)
+    found, count = em.const("i32", -1), zero
+    for position in range(32):
+        at = em.const("i32", position)
+        bit = em.binary("and", em.binary("lshr", word, at), one)
+        bit = em.select(em.icmp("ule", base, at), bit, zero)
+        count = em.binary("add", count, bit)
+        hit = em.binary("and", em.icmp("ne", bit, zero), em.icmp("eq", count, wanted))
+        found = em.select(hit, at, found)
+    missing = em.binary("and", em.icmp("eq", offset, zero), em.icmp("ne", found, base))
+    missing = em.binary("or", missing, em.icmp("eq", found, em.const("i32", -1)))
+    result = em.select(down, em.binary("sub", em.const("i32", 31), found), found)
+    low.write(ins.operands[0], em.select(missing, em.const("i32", -1), result), U32)
 
 
 def permute(low: Lowering, ins: Instruction) -> None:
@@ -251,4 +310,6 @@ LOGIC: dict[str, Handler] = {
     "bmsk": mask,
     "lop3": lop3,
     "prmt": permute,
+    "szext": extend,
+    "fns": nth,
 }

@@ -6,6 +6,7 @@ from gpudisagg.device.cpu.ast import Address, Instruction, Operand, Sink, Symbol
 from gpudisagg.device.cpu.emitter import ORDERINGS
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
 from gpudisagg.device.cpu.lowering.options import Options
+from gpudisagg.device.cpu.types import B64
 
 SPACES = ("global", "shared", "local", "const", "param")
 SCOPES = ("cta", "cluster", "gpu", "sys")
@@ -108,7 +109,12 @@ def fence(low: Lowering, ins: Instruction) -> None:
 
 
 def hint(low: Lowering, ins: Instruction) -> None:
-    """prefetch and its like: nothing to do."""
+    """prefetch and its like: nothing to do. Launches run one after another, so griddepcontrol is one too."""
+
+
+def policy(low: Lowering, ins: Instruction) -> None:
+    """createpolicy: a cache hint, which is ignored where it is used."""
+    low.write(ins.operands[0], low.em.const("i64", 0), B64)
 
 
 MEMORY: dict[str, Handler] = {
@@ -120,4 +126,7 @@ MEMORY: dict[str, Handler] = {
     "prefetch": hint,
     "prefetchu": hint,
     "applypriority": hint,
+    "discard": hint,
+    "createpolicy": policy,
+    "griddepcontrol": hint,
 }

@@ -17,13 +17,16 @@ ROUNDINGS = ("rn", "rz", "rm", "rp")
 
 def split(em: Emitter, value: Value) -> tuple[Value, Value]:
     """The low and high halves of a packed pair."""
-    return em.resize(value, 16), em.resize(em.binary("lshr", value, em.const("i32", 16)), 16)
+    half = llvm_bits(value.type) // 2
+    return em.resize(value, half), em.resize(em.binary("lshr", value, em.const(value.type, half)), half)
 
 
 def join(em: Emitter, low: Value, high: Value) -> Value:
     """A packed pair."""
-    shifted = em.binary("shl", em.resize(high, 32), em.const("i32", 16))
-    return em.binary("or", em.resize(low, 32), shifted)
+    half = llvm_bits(low.type)
+    whole = 2 * half
+    shifted = em.binary("shl", em.resize(high, whole), em.const(f"i{whole}", half))
+    return em.binary("or", em.resize(low, whole), shifted)
 
 
 def elementwise(
@@ -33,6 +36,9 @@ def elementwise(
     if scalar.packed == 1:
         return function(values)
     pairs = [split(em, value) for value in values]
+    if scalar.bits == 64:
+        first, second = ([em.bitcast(p[i], "float") for p in pairs] for i in range(2))
+        return join(em, em.bitcast(function(first), "i32"), em.bitcast(function(second), "i32"))
     return join(em, function([p[0] for p in pairs]), function([p[1] for p in pairs]))
 
 
@@ -69,6 +75,15 @@ def flush(em: Emitter, value: Value) -> Value:
     """A subnormal to zero of the same sign."""
     smallest = em.const(value.type, 0x00800000 if value.type == "float" else 0x0010000000000000)
     small = em.fcmp("olt", absolute(em, value), smallest)
+    zero = em.intrinsic("copysign", value.type, em.const(value.type, 0), value)
+    return em.select(small, zero, value)
+
+
+def flush_as(em: Emitter, value: Value, scalar: ScalarType) -> Value:
+    """A widened value that is subnormal in `scalar` to zero of the same sign."""
+    if not scalar.half or scalar.kind is Kind.BFLOAT:
+        return flush(em, value)  # bf16 has the exponents of f32
+    small = em.fcmp("olt", absolute(em, value), em.real("float", 2.0**-14))
     zero = em.intrinsic("copysign", value.type, em.const(value.type, 0), value)
     return em.select(small, zero, value)
 

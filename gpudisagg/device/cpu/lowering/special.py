@@ -15,6 +15,18 @@ _FIELDS = {
     "%gridid": c.GRID_ID,
     "%dynamic_smem_size": c.DYNAMIC_SHARED,
 }
+# Of the hardware's counters and reserved memory there is nothing. A cluster is one block.
+_CONSTANTS = {
+    **{f"%pm{i}": ("i32", 0) for i in range(8)},
+    **{f"%pm{i}_64": ("i64", 0) for i in range(8)},
+    "%reserved_smem_offset_begin": ("i32", 0),
+    "%reserved_smem_offset_end": ("i32", 0),
+    "%reserved_smem_offset_cap": ("i32", 0),
+    "%cluster_ctarank": ("i32", 0),
+    "%cluster_nctarank": ("i32", 1),
+    "%is_explicit_cluster": ("i1", 0),
+    "%current_graph_exec": ("i64", 0),
+}
 
 
 def special_register(low: Lowering, name: str) -> Value:
@@ -22,6 +34,9 @@ def special_register(low: Lowering, name: str) -> Value:
     em = low.em
     base, dot, axis = name.partition(".")
     if dot:
+        base = {"%clusterid": "%ctaid", "%nclusterid": "%nctaid"}.get(base, base)
+        if base in ("%cluster_ctaid", "%cluster_nctaid"):
+            return em.const("i32", int(base == "%cluster_nctaid"))
         if axis not in _AXES:
             if axis == "w" and base in ("%tid", "%ctaid", "%ntid", "%nctaid"):
                 return em.const("i32", int(base.startswith("%n")))
@@ -35,10 +50,15 @@ def special_register(low: Lowering, name: str) -> Value:
         if base == "%nctaid":
             return low.launch_field(c.GRID + 4 * _AXES[axis])
         raise low.error(f"unknown register {name}")
+    if name in _CONSTANTS:
+        return em.const(*_CONSTANTS[name])
     if name in _FIELDS:
         return low.launch_field(_FIELDS[name])
     if name.startswith("%lanemask_"):
         return _lane_mask(low, name.removeprefix("%lanemask_"))
+    if name in ("%envreg1", "%envreg2"):
+        # Where cooperative launches keep what their blocks meet at.
+        raise low.error("grid synchronisation isn't supported: launch a kernel for each phase")
     if name.startswith("%envreg"):
         return em.const("i32", 0)
     maker = _MAKERS.get(name)
@@ -122,4 +142,5 @@ _MAKERS: dict[str, Callable[[Lowering], Value]] = {
         low.em.binary("lshr", _global_timer(low), low.em.const("i64", 32)), 32
     ),
     "%total_smem_size": _total_shared,
+    "%aggr_smem_size": _total_shared,
 }

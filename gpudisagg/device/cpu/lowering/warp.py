@@ -12,7 +12,7 @@ from gpudisagg.device.cpu.ast import Instruction, Integer, Operand, Pair
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
 from gpudisagg.device.cpu.lowering.special import lane
-from gpudisagg.device.cpu.types import B32, PRED, U32, U64
+from gpudisagg.device.cpu.types import B32, F32, PRED, U32, U64
 
 _LANES = "<32 x i32>"
 
@@ -161,9 +161,13 @@ def redux(low: Lowering, ins: Instruction) -> None:
     scalar = options.type()
     options.flag("sync")
     operation = options.required("add", "min", "max", "and", "or", "xor")
+    absolute, propagate = options.flag("abs"), options.flag("NaN")
     options.done()
-    if scalar.floating:
-        raise options.unsupported()
+    if scalar.floating or absolute or propagate:
+        if scalar != F32 or operation not in ("min", "max"):
+            raise options.unsupported()
+        redux_float(low, ins, operation, absolute=absolute, propagate=propagate)
+        return
     operands = low.operands(ins, 3)
     value, mask = low.read(operands[1], scalar), low.read(operands[2], U32)
     published = low.exchange(value, mask)
@@ -179,6 +183,35 @@ def redux(low: Lowering, ins: Instruction) -> None:
         return em.call(f"llvm.vector.reduce.{operation}.v32i32", "i32", [kept])
 
     low.write(operands[0], low.each_lane([group], reduced), scalar)
+
+
+def redux_float(low: Lowering, ins: Instruction, operation: str, *, absolute: bool, propagate: bool) -> None:
+    """redux.sync of f32, as integers in the order of the floats; NaN is beyond all of them, on one side."""
+    em = low.em
+    operands = low.operands(ins, 3)
+    value, mask = low.read(operands[1], F32), low.read(operands[2], U32)
+    bits = em.bitcast(em.intrinsic("fabs", "float", value) if absolute else value, "i32")
+
+    def flipped(key: Value) -> Value:
+        negative = em.binary("ashr", key, em.const("i32", 31))
+        return em.binary("xor", key, em.binary("and", negative, em.const("i32", 0x7FFFFFFF)))
+
+    wins = propagate == (operation == "max")
+    most, least = em.const("i32", 0x7FFFFFFF), em.const("i32", 0x80000000)
+    nan, neutral = most if wins else least, most if operation == "min" else least
+    key = em.select(em.fcmp("uno", value, value), nan, flipped(bits))
+    published = low.exchange(key, mask)
+    group = em.binary("and", low.warp_group(), mask)
+
+    def reduced(values: Sequence[Value]) -> Value:
+        words = em.value(f"load {_LANES}, {published.typed}, align 4", _LANES)
+        taking = em.value(f"bitcast {values[0].typed} to <32 x i1>", "<32 x i1>")
+        kept = em.value(f"select {taking.typed}, {words.typed}, {_LANES} splat (i32 {neutral.text})", _LANES)
+        return em.call(f"llvm.vector.reduce.s{operation}.v32i32", "i32", [kept])
+
+    found = low.each_lane([group], reduced)
+    result = em.select(em.icmp("eq", found, nan), em.const("i32", 0x7FFFFFFF), flipped(found))
+    low.write(operands[0], em.bitcast(result, "float"), F32)
 
 
 def elect(low: Lowering, ins: Instruction) -> None:
