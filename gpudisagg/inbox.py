@@ -35,6 +35,7 @@ class Inbox:
         self._expected: defaultdict[tuple[int, int], deque[Reply]] = defaultdict(deque)
         self.fault: wire.Fault | None = None
         self.bye: wire.Bye | None = None
+        self.direct: wire.Direct | None = None
 
     def expect(self, op: int, number: int) -> Reply:
         """A place for the next answer of kind `op` (MODULE_STATUS, EVENT_TIME) about `number`. Call it before
@@ -96,6 +97,8 @@ class Inbox:
                 self.fault = self.fault or body
             elif isinstance(body, wire.Bye):
                 self.bye = self.bye or body
+            elif isinstance(body, wire.Direct):
+                self.direct = body
             elif isinstance(body, wire.KernelInfo | wire.GlobalInfo):
                 self._add(wire.OP_MODULE_STATUS, body.module, body, last=False)
             elif isinstance(body, wire.ModuleStatus):

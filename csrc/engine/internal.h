@@ -15,6 +15,7 @@
 #include "idmap.h"
 #include "memory.h"
 #include "order.h"
+#include "transfer.h"
 #include "wait.h"
 
 #define GPUD_MAX_MODULES 4096u
@@ -78,6 +79,7 @@ struct gpud_engine {
 
   gpud_connection *connection; /* NULL: no session */
   gpud_memory memory;
+  gpud_transfer transfer;
   uint64_t host_limit;
   gpud_idmap modules; /* gpud_module * */
   gpud_idmap events;  /* nanoseconds */
@@ -125,6 +127,7 @@ int gpud_reply(gpud_engine *e, uint8_t op, const void *head, uint32_t head_size,
 int gpud_reply_fault(gpud_engine *e, uint64_t sequence, uint8_t op);
 int gpud_reply_module_status(gpud_engine *e, const gpud_msg_module_status *status, const char *text);
 int gpud_reply_event_time(gpud_engine *e, uint32_t event, uint32_t status, uint64_t nanoseconds);
+int gpud_reply_direct(gpud_engine *e);
 /* Once a session; does not wait. */
 void gpud_reply_bye(gpud_engine *e, uint32_t status, const char *text);
 

@@ -69,6 +69,13 @@ int gpud_reply_event_time(gpud_engine *e, uint32_t event, uint32_t status, uint6
   return gpud_reply(e, GPUD_OP_EVENT_TIME, &m, sizeof m, NULL, 0);
 }
 
+int gpud_reply_direct(gpud_engine *e)
+{
+  char text[GPUD_MAX_TEXT / 4];
+  gpud_msg_direct m = {.way = (uint32_t)gpud_engine_direct(e, text, sizeof text)};
+  return m.way ? gpud_reply(e, GPUD_OP_DIRECT, &m, sizeof m, text, (uint32_t)strlen(text)) : 0;
+}
+
 void gpud_reply_bye(gpud_engine *e, uint32_t status, const char *text)
 {
   if (e->bye_sent)
