@@ -66,6 +66,7 @@ class Session:
         self._numbers = itertools.count(1)  # of modules, streams and events: ours to choose, never used twice
         self._budget = budget
         self._transport = connection.transport
+        self._ways = connection.ways
         _sessions.add(self)
 
     # ------------------------------------------------------------ arrays
@@ -267,7 +268,7 @@ class Session:
 
     @property
     def capabilities(self) -> Capabilities:
-        return capabilities_of(self.welcome, self._transport)
+        return capabilities_of(self.welcome, self._transport, self._ways, self.channel.direct())
 
     @property
     def memory_info(self) -> MemoryInfo:
@@ -325,7 +326,7 @@ class Session:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self.device}, {format_size(self.welcome.memory)}"
-        return f"<Session {self.welcome.session} at {self.address}: {state}>"
+        return f"<Session {self.welcome.session} at {self.address} over {self._transport}: {state}>"
 
     def _forked(self) -> None:
         self.channel.forked()
