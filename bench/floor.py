@@ -23,7 +23,7 @@ import numpy.typing as npt
 from .peer import Peer
 
 _CSRC = Path(__file__).parent / "csrc"
-_SOURCES = ("floor.c", "copy.c")
+_SOURCES = ("floor.c", "copy.c", "sockets.c")
 _FLAGS = ["-O2", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
 COPIES = ("libc", "rep movsb", "streaming stores")
 
@@ -117,9 +117,10 @@ def cache_line(cpu: int | None = None) -> Iterator[CacheLine]:
 
     fd = os.memfd_create("bench-floor")
     try:
-        os.ftruncate(fd, mmap.PAGESIZE)
+        size = load().lib.FLOOR_MEMORY
+        os.ftruncate(fd, size)
         # Unmapped when the array goes: pointers into it may live as long as the CacheLine does.
-        memory = np.frombuffer(mmap.mmap(fd, mmap.PAGESIZE), np.uint8)
+        memory = np.frombuffer(mmap.mmap(fd, size), np.uint8)
         with Peer(["floor", str(fd), str(-1 if cpu is None else cpu)], pass_fds=(fd,)) as peer:
             yield CacheLine(memory, peer)
     finally:

@@ -1,7 +1,7 @@
-"""The other process of a ping-pong: `python -m bench.peer floor|echo ...`, told what to do line by line on
-its standard input.
+"""A bench's other processes, in conversation line by line; and `python -m bench.peer floor|echo ...`, the
+other end of a ping-pong.
 
-It ends when its standard input does, so it never outlives the bench.
+They end when their standard input does, so they never outlive the bench.
 """
 
 from __future__ import annotations
@@ -11,21 +11,36 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 _PATIENCE = 30.0  # seconds for an answer: a peer that is silent for longer has failed
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 class Peer:
-    """A child process in conversation. A context manager: leaving it ends the process."""
+    """A child process `interpreter -m module arguments...`. A context manager: leaving it ends the process.
 
-    def __init__(self, arguments: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
+    `pass_fds`: descriptors that it inherits. `environment`: variables that it has besides ours.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        pass_fds: Sequence[int] = (),
+        *,
+        module: str = "bench.peer",
+        interpreter: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.peer", *arguments],
+            [interpreter, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=pass_fds,
             bufsize=0,
+            env={**os.environ, "PYTHONPATH": path, **(environment or {})},
         )
         self._unread = b""
 
@@ -38,20 +53,25 @@ class Peer:
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
 
-    def expect(self, line: str) -> None:
-        """Waits for exactly this line. RuntimeError: something else came, or nothing for 30 s."""
+    def hear(self, patience: float = _PATIENCE) -> str:
+        """The next line from the process. RuntimeError: it ended, or said nothing for `patience` seconds."""
         assert self._process.stdout is not None
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience
         while b"\n" not in self._unread:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            part = os.read(self._process.stdout.fileno(), 4096) if ready else b""
+            part = os.read(self._process.stdout.fileno(), 1 << 16) if ready else b""
             if not part:
-                what = "ended" if ready else f"said nothing for {_PATIENCE:.0f} s"
+                what = "ended" if ready else f"said nothing for {patience:.0f} s"
                 raise RuntimeError(f"the bench's other process {what}; its errors are above")
             self._unread += part
         got, self._unread = self._unread.split(b"\n", 1)
-        if got.decode() != line:
-            raise RuntimeError(f"the bench's other process said {got.decode()!r}, not {line!r}")
+        return got.decode()
+
+    def expect(self, line: str) -> None:
+        """Waits for exactly this line. RuntimeError: something else came, or nothing for 30 s."""
+        got = self.hear()
+        if got != line:
+            raise RuntimeError(f"the bench's other process said {got!r}, not {line!r}")
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -62,6 +82,10 @@ class Peer:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+
+    def kill(self) -> None:
+        """Ends it at once: for one that hangs. close() is still due."""
+        self._process.kill()
 
     def __enter__(self) -> Peer:
         return self
@@ -89,7 +113,7 @@ def _serve_floor(fd: int, cpu: int) -> None:
 
     floor = load()
     _pin(cpu)
-    memory = floor.ffi.from_buffer(mmap.mmap(fd, mmap.PAGESIZE))
+    memory = floor.ffi.from_buffer(mmap.mmap(fd, floor.lib.FLOOR_MEMORY))
     for line in sys.stdin:
         _, first, rounds = line.split()
         _say("ready")

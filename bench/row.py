@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ class Effort:
     bulk_rounds: int = 7
     idle_seconds: float = 5.0
     deaths: int = 5
+    peer_rounds: int = 7  # of subject, floor and rivals in turn, where they are programs of bench/peers
+    peer_slice: float = 0.1  # seconds of a turn
+    delayed_launches: int = 1_000
+    verbs_rounds: int = 5
+    verbs_transfers: int = 64
+    peers_python: str = sys.executable  # the interpreter that has the peers' packages
 
     @classmethod
     def smoke(cls) -> Effort:
@@ -34,7 +41,16 @@ class Effort:
             bulk_rounds=2,
             idle_seconds=0.2,
             deaths=1,
+            peer_rounds=1,
+            peer_slice=0.001,
+            delayed_launches=20,
+            verbs_rounds=1,
+            verbs_transfers=8,
         )
+
+
+class NotHere(LookupError):
+    """A row cannot be measured on this machine, for want of what it compares with; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +84,36 @@ class Result:
     target: str
     holds: bool
     note: str
+    here: bool = True  # False: what it compares with is not on this machine
+
+    @property
+    def verdict(self) -> str:
+        if not self.here:
+            return "n/a"
+        return "holds" if self.holds else "MISSED" if self.value is not None else "FAILED"
 
     def as_json(self) -> dict[str, object]:
-        """The row as it stands in the file that `bench targets --json` writes."""
-        return {key: getattr(self, key) for key in ("name", "value", "unit", "target", "holds")}
+        """The row as it stands in the file that `bench targets --json` writes; with a `note` where it has no
+        value.
+        """
+        keys = ("name", "value", "unit", "target", "holds", *(() if self.value is not None else ("note",)))
+        return {key: getattr(self, key) for key in keys}
 
     def as_markdown(self) -> str:
         """The row of a table: what, measured, target."""
-        value = "not measured" if self.value is None else f"{self.value:.3g} {self.unit}"
-        return f"| {self.name} | {value} | {self.target}{'' if self.holds else ', missed'} |"
+        if self.value is None:
+            return f"| {self.name} | {self.note if not self.here else 'not measured'} | {self.target} |"
+        missed = "" if self.holds else ", missed"
+        return f"| {self.name} | {self.value:.3g} {self.unit} | {self.target}{missed} |"
 
 
 def run(target: Target, effort: Effort) -> Result:
     """Measures one row. A row that fails is a result too: it does not hold, and says why."""
     try:
         measured = target.measure(effort)
+    except NotHere as missing:
+        note = f"n/a: {missing}"
+        return Result(target.name, None, target.unit, target.target, False, note, here=False)
     except Exception as error:
         traceback.print_exc()
         return Result(

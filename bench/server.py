@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import sys
@@ -47,10 +48,19 @@ class Server:
 
 
 @contextmanager
-def running(memory: str = "4GiB", workers: int = 1, log_level: str = "warning") -> Iterator[Server]:
-    """`gpudisagg serve` on a private socket. RuntimeError when it does not come up."""
+def running(
+    memory: str = "4GiB",
+    workers: int = 1,
+    log_level: str = "warning",
+    listen: str = "shm",
+    host: str = "127.0.0.1",
+) -> Iterator[Server]:
+    """`gpudisagg serve` on a private socket, or with `listen` "tcp" or "rdma" on a port of `host`.
+
+    RuntimeError when it does not come up.
+    """
     with tempfile.TemporaryDirectory(prefix="gpudisagg-bench-") as folder:
-        address = f"unix://{folder}/s.sock"
+        address = f"unix://{folder}/s.sock" if listen == "shm" else f"{listen}://{host}:0"
         ends, kept = os.pipe()  # the daemon drains and ends once `kept` is closed, however we end
         command = [sys.executable, "-m", "gpudisagg", "serve", "--listen", address, "--workers", str(workers)]
         command += [
@@ -66,8 +76,7 @@ def running(memory: str = "4GiB", workers: int = 1, log_level: str = "warning") 
         process = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(ends,))
         try:
             os.close(ends)
-            _await_ready(process)
-            yield Server(address, process.pid)
+            yield Server(_await_ready(process), process.pid)
         finally:
             os.close(kept)
             try:
@@ -79,9 +88,12 @@ def running(memory: str = "4GiB", workers: int = 1, log_level: str = "warning") 
             process.stdout.close()
 
 
-def _await_ready(process: subprocess.Popen[bytes]) -> None:
+def _await_ready(process: subprocess.Popen[bytes]) -> str:
+    """The address that the server says it listens on."""
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], _START)
     line = process.stdout.readline() if ready else b""
-    if b"listening on" not in line:
+    said = re.search(r"listening on (\S+?)[,;]?(?:\s|$)", line.decode(errors="replace"))
+    if said is None:
         raise RuntimeError(f"the server did not start (it said {line!r}); its errors are above")
+    return said[1]

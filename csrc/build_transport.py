@@ -19,7 +19,7 @@ ROOT = HERE.parent
 MARKED = re.compile(r"/\* cffi: begin \*/(.*?)/\* cffi: end \*/", re.DOTALL)
 
 # In the order in which their declarations use each other.
-TRANSPORT_HEADERS = ["wire.h", "wait.h", "endpoint.h", "bootstrap.h", "connection.h", "bulk.h"]
+TRANSPORT_HEADERS = ["wire.h", "wait.h", "endpoint.h", "bootstrap.h", "connection.h", "bulk.h", "verbs.h"]
 
 FLAGS = ["-std=c11", "-O3", "-D_GNU_SOURCE", "-fvisibility=hidden", "-Wall", "-Wextra"]
 # The generated glue, not our sources: its tables leave fields out and its wrappers ignore arguments.

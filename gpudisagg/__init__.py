@@ -28,6 +28,7 @@ from gpudisagg.errors import (
     SessionClosed,
     SessionLost,
     SessionRefused,
+    TlsUnavailable,
     VersionMismatch,
 )
 from gpudisagg.hostarray import HostArray
@@ -59,6 +60,7 @@ __all__ = [
     "SessionLost",
     "SessionRefused",
     "Stream",
+    "TlsUnavailable",
     "VersionMismatch",
     "__version__",
     "connect",

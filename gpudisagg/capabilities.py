@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from transport import wire
+from transport import Way, wire
 
 
 class MemoryInfo(NamedTuple):
@@ -27,6 +27,13 @@ class Capabilities(NamedTuple):
     """Of the device and of the way to it. Sizes in bytes; grid and block limits as (x, y, z)."""
 
     transport: str
+    """"shm", "verbs" or "tcp"."""
+    ways: tuple[Way, ...]
+    """The transports tried, in order: the one "picked", and why not those before it."""
+    gpudirect: str
+    """Over verbs, once something was copied: "host memory" (the cpu device's), or by which means RDMA reaches
+    the device's memory and why by no better one: "dma-buf", "peer memory", "bounce buffers". "" elsewhere.
+    """
     device: str
     compute_capability: tuple[int, int]
     session: int
@@ -43,9 +50,13 @@ class Capabilities(NamedTuple):
     warp_size: int
 
 
-def capabilities_of(welcome: wire.Welcome, transport: str) -> Capabilities:
+def capabilities_of(
+    welcome: wire.Welcome, transport: str, ways: tuple[Way, ...], gpudirect: str
+) -> Capabilities:
     return Capabilities(
         transport=transport,
+        ways=ways,
+        gpudirect=gpudirect,
         device=welcome.name,
         compute_capability=divmod(welcome.compute_capability, 100),
         session=welcome.session,

@@ -208,6 +208,12 @@ class Channel:
         except TransportError as error:
             self.fail(error, "asking what is complete")
 
+    def direct(self) -> str:
+        """By which way bulk reaches the device, as far as the server has said so."""
+        if self.usable and self.inbox.direct is None:
+            self._take_last_words()
+        return self.inbox.direct.text if self.inbox.direct is not None else ""
+
     def stats(self) -> dict[str, int]:
         """The connection's counts."""
         try:
@@ -242,9 +248,10 @@ class Channel:
         if isinstance(error, transport_errors.PeerGone | transport_errors.Closed):
             self._take_last_words()
             self._lost = str(error)
+            reason = self._why_lost()
             if self.inbox.fault is not None or self.inbox.bye is not None:
                 self._raise_end(error)
-            raise failures.lost(self._address, None) from error
+            raise failures.lost(self._address, None, reason) from error
         if isinstance(error, transport_errors.ProtocolError):
             raise ProtocolError(f"{doing}: {error}") from error
         raise GpuDisaggError(f"{doing}: {error}") from error
@@ -269,6 +276,12 @@ class Channel:
     def _take_last_words(self) -> None:
         with contextlib.suppress(TransportError):  # nothing more is there
             self.inbox.drain()
+
+    def _why_lost(self) -> str:
+        try:
+            return self._connection.reason
+        except TransportError:  # closed by now
+            return ""
 
     def _kernel_name(self, module: int, kernel: int) -> str | None:
         names = self.kernels.get(module, ())

@@ -6,15 +6,20 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import transport
 from gpudisagg import failures
-from gpudisagg.errors import DeadlineExceeded, ProtocolError, SessionRefused
+from gpudisagg.errors import DeadlineExceeded, ProtocolError, SessionRefused, TlsUnavailable
 from gpudisagg.session import Session
 from gpudisagg.sizes import parse_size
 from transport.errors import DeadlineExceeded as TransportDeadline
 from transport.errors import ProtocolError as TransportProtocolError
 from transport.errors import Refused, TransportError
+from transport.errors import TlsUnavailable as TransportTlsUnavailable
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 ADDRESS_VARIABLE = "GPUDISAGG_ADDRESS"
 
@@ -26,20 +31,25 @@ def connect(
     host_memory: int | str | None = None,
     timeout: float = 60.0,
     name: str | None = None,
+    tls: SSLContext | None = None,
 ) -> Session:
     """Opens a session on a disaggregated device.
 
-    address: "unix:///path.sock". None: what GPUDISAGG_ADDRESS says; where that is unset, a local server is
-        started that lives as long as this process.
+    address: "unix:///path.sock" (a server on this host), "tcp://host:port", "rdma://host:port", or
+        "auto://host:port": the fastest of these that works with the server there, which
+        `capabilities.ways` then explains. None: what GPUDISAGG_ADDRESS says; where that is unset, a local
+        server is started that lives as long as this process.
     memory: bytes of device memory the session may use, as an int or a text such as "2GiB"; None: the
         server's default.
     host_memory: bytes of its own memory it may share with the worker (host arrays, staging), likewise.
     timeout: seconds for a worker to come free, and then the longest that any wait of the session lasts.
     name: for the server's logs; this program's by default.
+    tls: an ssl.SSLContext for tcp:// (and for tcp behind auto://); TlsUnavailable where the kernel can't
+        carry it.
 
     Errors: SessionRefused (nobody listens there, not allowed, more memory than there is), ServerBusy (no
-    worker came free), VersionMismatch, DeadlineExceeded, ProtocolError; ValueError: an address, a size or a
-    timeout that cannot be.
+    worker came free), VersionMismatch, TlsUnavailable, DeadlineExceeded, ProtocolError; ValueError: an
+    address, a size or a timeout that cannot be.
     """
     if not 0 < timeout < math.inf:
         raise ValueError(f"a timeout is a positive number of seconds, not {timeout!r}")
@@ -57,6 +67,7 @@ def connect(
             memory=memory_bytes,
             host_memory=host_bytes,
             timeout=timeout,
+            tls=tls,
         )
     except Refused as error:
         raise failures.refused(error, where) from None
@@ -64,6 +75,8 @@ def connect(
         raise DeadlineExceeded(f"{where}: no session within {timeout:g} s ({error})") from error
     except TransportProtocolError as error:
         raise ProtocolError(f"{where}: {error}; is that a gpudisagg server of this release?") from error
+    except TransportTlsUnavailable as error:
+        raise TlsUnavailable(f"{where}: {error}") from error
     except TransportError as error:
         said = str(error)
         raise SessionRefused(said if where in said else f"{where}: {said}") from error

@@ -3,7 +3,8 @@
     GpuDisaggError
     ├── SessionRefused        the server said no, or there is none
     │   ├── ServerBusy        every worker is taken; .retry_after says when to try again
-    │   └── VersionMismatch   no protocol version in common
+    │   ├── VersionMismatch   no protocol version in common
+    │   └── TlsUnavailable    TLS was asked for and cannot be had
     ├── SessionLost           the worker or the server died
     ├── SessionClosed         used after close()
     ├── ForkedSession         used in a process that was forked after connect()
@@ -35,6 +36,7 @@ __all__ = [
     "SessionClosed",
     "SessionLost",
     "SessionRefused",
+    "TlsUnavailable",
     "VersionMismatch",
 ]
 
@@ -57,6 +59,12 @@ class ServerBusy(SessionRefused):
 
 class VersionMismatch(SessionRefused):
     """Client and server have no protocol version in common."""
+
+
+class TlsUnavailable(SessionRefused):
+    """TLS was asked for and the kernel, the library or the context can't do it as the transport needs it; the
+    message says what is missing. Nothing was sent in the clear.
+    """
 
 
 class SessionLost(GpuDisaggError):

@@ -79,11 +79,12 @@ def module(status: wire.ModuleStatus) -> GpuDisaggError:
     )
 
 
-def lost(address: str, bye: wire.Bye | None) -> SessionLost:
-    """The other side is gone; `bye` is its last word, if there was one."""
+def lost(address: str, bye: wire.Bye | None, reason: str = "") -> SessionLost:
+    """The other side is gone; `bye`: its last word, if any; `reason`: the link's, if any."""
     if bye is None:
+        why = f" ({reason})" if reason else ""
         return SessionLost(
-            f"the worker behind {address} died or hung up; what was on the device is lost. "
+            f"the worker behind {address} died or hung up{why}; what was on the device is lost. "
             "Connect again; the server's log says more"
         )
     why = bye.reason or wire.status_name(bye.status)

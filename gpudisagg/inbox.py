@@ -40,6 +40,7 @@ class Inbox:
         self.bye: wire.Bye | None = None
         self.printed = 0  # bytes that kernels printed
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.direct: wire.Direct | None = None
 
     def expect(self, op: int, number: int) -> Reply:
         """A place for the next answer of kind `op` (MODULE_STATUS, EVENT_TIME) about `number`. Call it before
@@ -129,6 +130,8 @@ class Inbox:
                 self.fault = self.fault or body
             elif isinstance(body, wire.Bye):
                 self.bye = self.bye or body
+            elif isinstance(body, wire.Direct):
+                self.direct = body
             elif isinstance(body, wire.KernelInfo | wire.GlobalInfo):
                 self._add(wire.OP_MODULE_STATUS, body.module, body, last=False)
             elif isinstance(body, wire.ModuleStatus):

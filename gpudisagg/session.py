@@ -63,6 +63,7 @@ class Session:
         self._numbers = itertools.count(1)  # of modules, streams and events: ours to choose, never used twice
         self._budget = budget
         self._transport = connection.transport
+        self._ways = connection.ways
         _sessions.add(self)
 
     # ------------------------------------------------------------ arrays
@@ -257,7 +258,7 @@ class Session:
 
     @property
     def capabilities(self) -> Capabilities:
-        return capabilities_of(self.welcome, self._transport)
+        return capabilities_of(self.welcome, self._transport, self._ways, self.channel.direct())
 
     @property
     def memory_info(self) -> MemoryInfo:
@@ -315,7 +316,7 @@ class Session:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self.device}, {format_size(self.welcome.memory)}"
-        return f"<Session {self.welcome.session} at {self.address}: {state}>"
+        return f"<Session {self.welcome.session} at {self.address} over {self._transport}: {state}>"
 
     def _forked(self) -> None:
         self.channel.forked()

@@ -1,5 +1,5 @@
-"""Messages and bytes between two processes, fast: rings and regions in shared memory, bootstrapped over a
-socket.
+"""Messages and bytes between two processes, fast: over shared memory (unix://), RDMA (rdma://) or TCP
+(tcp://), alike.
 
 Usable alone, with no device anywhere. One process:
 
@@ -16,7 +16,7 @@ The other:
 from __future__ import annotations
 
 from transport.bootstrap import Peer
-from transport.connect import Listener, connect, listen
+from transport.connect import connect
 from transport.connection import Connection, loop
 from transport.errors import (
     Closed,
@@ -25,12 +25,16 @@ from transport.errors import (
     ProtocolError,
     Refused,
     SessionFaulted,
+    TlsUnavailable,
     TransportError,
 )
+from transport.listener import Listener, listen
 from transport.region import MemoryRegion
 from transport.stage import Stage
+from transport.ways import PICKED, Way
 
 __all__ = [
+    "PICKED",
     "Closed",
     "Connection",
     "DeadlineExceeded",
@@ -42,7 +46,9 @@ __all__ = [
     "Refused",
     "SessionFaulted",
     "Stage",
+    "TlsUnavailable",
     "TransportError",
+    "Way",
     "connect",
     "listen",
     "loop",

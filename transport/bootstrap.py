@@ -13,69 +13,129 @@ import socket as sockets
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from transport import network
 from transport._transport import ffi, lib
 from transport.address import Address
 from transport.connection import Connection
-from transport.constants import MAX_FRAME, STATUS_VERSION, VERSION
+from transport.constants import (
+    FEATURE_VERBS,
+    FRAME_ASK,
+    MAX_FRAME,
+    STATUS_UNSUPPORTED,
+    STATUS_VERSION,
+    VERSION,
+)
 from transport.deadline import deadline_ns
 from transport.errors import ProtocolError, Refused, check
 from transport.frames import (
     Hello,
     RefusedFrame,
+    Ways,
     Welcome,
+    decode_ask,
     decode_hello,
     encode_refused,
+    encode_ways,
+    frame_type,
     pack_hello,
     pack_welcome,
     unpack_welcome,
 )
 from transport.layout import text_bytes
+from transport.network import user_of
+from transport.ways import probe_verbs
 
 __all__ = [
     "Peer",
     "accept_on",
     "bind",
+    "bound_to",
+    "check_transport",
     "check_version",
     "hang_up",
+    "inode_of",
     "peer_of",
     "receive_bytes",
     "receive_hello",
     "refuse",
+    "require",
     "unbind",
 ]
 
 _MAX_DESCRIPTORS = 253  # what one message may carry: none must be left to the kernel
 _INT = struct.Struct("i")
+_SOL_TLS, _TLS_DATA = 282, b"\x17"  # beside what kernel TLS received stands the record's type
+MAX_ASKS = 16  # before a HELLO
 _LOCK_TIMEOUT = 5.0  # seconds; whoever binds or unbinds holds it for a moment
 
 
 class Peer(NamedTuple):
-    """Who is at the other end, by the kernel's word."""
+    """Who is at the other end, by the kernel's word; None where it does not say: over TCP it knows the user
+    at most, and only of this host (this network namespace).
+    """
 
-    pid: int
-    uid: int
-    gid: int
+    pid: int | None
+    uid: int | None
+    gid: int | None
+
+    def __str__(self) -> str:
+        if self.uid is None:
+            return "somebody on another host"
+        return f"user {self.uid}" if self.pid is None else f"user {self.uid}, pid {self.pid}"
 
 
 def peer_of(socket: sockets.socket) -> Peer:
+    """Over TCP it reads the kernel's table of connections, which takes time where there are many."""
+    if socket.family != sockets.AF_UNIX:
+        return Peer(None, user_of(socket), None)
     peer = ffi.new("gpud_peer *")
     check(lib.gpud_bootstrap_peer(socket.fileno(), peer), "peer credentials")
     return Peer(peer.pid, peer.uid, peer.gid)
 
 
-def receive_hello(socket: sockets.socket, timeout: float) -> Hello:
-    """The client's HELLO. DeadlineExceeded, PeerGone, ProtocolError; a descriptor sent along is closed."""
+def receive_hello(socket: sockets.socket, timeout: float, ways: Callable[[], Ways]) -> Hello:
+    """The client's HELLO, after answering each ASK before it with `ways()`. DeadlineExceeded, PeerGone,
+    ProtocolError; a descriptor sent along is closed.
+    """
+    end = deadline_ns(timeout)
+    for _ in range(MAX_ASKS):
+        frame = _receive(socket, end)
+        if frame_type(frame) != FRAME_ASK:
+            return decode_hello(frame)
+        decode_ask(frame)
+        answer = encode_ways(ways())
+        check(lib.gpud_bootstrap_send(socket.fileno(), answer, len(answer), -1, end), "WAYS")
+    raise ProtocolError(f"it asked {MAX_ASKS} times and said no HELLO")
+
+
+def _receive(socket: sockets.socket, deadline: int) -> bytes:
     frame = ffi.new("unsigned char[]", MAX_FRAME)
     descriptor = ffi.new("int *", -1)
-    rc = lib.gpud_bootstrap_receive(socket.fileno(), frame, descriptor, deadline_ns(timeout))
+    rc = lib.gpud_bootstrap_receive(socket.fileno(), frame, descriptor, deadline)
     if descriptor[0] >= 0:
-        os.close(descriptor[0])
+        lib.gpud_bootstrap_discard(descriptor[0])
         raise ProtocolError("HELLO came with a descriptor")
-    return decode_hello(bytes(ffi.buffer(frame, check(rc, "HELLO"))))
+    return bytes(ffi.buffer(frame, check(rc, "HELLO")))
+
+
+def check_transport(hello: Hello, schemes: Collection[str]) -> None:
+    """Refused where HELLO asks for verbs and `schemes`, those of the address it came to, have no rdma; or the
+    other way round. ("unix" has one transport, which is not asked for.)
+    """
+    if "unix" in schemes:
+        return
+    scheme = "rdma" if hello.features & FEATURE_VERBS else "tcp"
+    if scheme not in schemes:
+        other = "tcp" if scheme == "rdma" else "rdma"
+        raise Refused(
+            STATUS_UNSUPPORTED,
+            f"this server does not serve {scheme}:// at this address: use {other}:// or auto://, "
+            f"or have it listen on {scheme}:// too",
+        )
 
 
 def check_version(hello: Hello) -> None:
@@ -120,11 +180,15 @@ def accept_on(socket: sockets.socket, hello: Hello, welcome: Welcome, timeout: f
 
 
 def bind(address: Address, mode: int = 0o600, backlog: int = 64) -> sockets.socket:
-    """A listening socket. A stale socket file is replaced; a live one, and any other file, refused with
-    OSError.
+    """A listening socket. OSError: the address is not to be had, another server's, or rdma:// on a machine
+    without.
 
-    `mode`: who may connect, as file permissions.
+    unix: a stale socket file is replaced, a live one, and any other file, refused; `mode`: who may connect,
+    as file permissions.
     """
+    require(address)
+    if address.scheme != "unix":
+        return network.bind(address, backlog)
     path = Path(address.path)
     listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_CLOEXEC)
     try:
@@ -149,9 +213,12 @@ def receive_bytes(connected: sockets.socket, size: int) -> bytes:
     """
     room = sockets.CMSG_SPACE(_MAX_DESCRIPTORS * _INT.size)
     data, ancillary, _, _ = connected.recvmsg(size, room, sockets.MSG_CMSG_CLOEXEC | sockets.MSG_DONTWAIT)
-    for _, _, packed in ancillary:
-        for (descriptor,) in _INT.iter_unpack(packed):
-            lib.gpud_bootstrap_discard(descriptor)
+    for level, kind, packed in ancillary:
+        if (level, kind) == (sockets.SOL_SOCKET, sockets.SCM_RIGHTS):
+            for (descriptor,) in _INT.iter_unpack(packed):
+                lib.gpud_bootstrap_discard(descriptor)
+        elif level == _SOL_TLS and packed != _TLS_DATA:
+            return b""  # an alert: the other side closes
     return data
 
 
@@ -162,14 +229,33 @@ def hang_up(connected: sockets.socket) -> None:
     lib.gpud_bootstrap_hang_up(connected.detach())
 
 
+def require(address: Address) -> None:
+    """OSError: this machine or build has not what listening there takes."""
+    if address.scheme == "rdma":
+        works, why = probe_verbs()
+        if not works:
+            raise OSError(errno.ENOTSUP, f"cannot listen on {address}: {why}; tcp:// works everywhere")
+
+
+def bound_to(listener: sockets.socket, address: Address) -> Address:
+    """Where it listens in fact: `address`, over TCP in numbers and with the port that the kernel chose."""
+    return address if address.scheme == "unix" else network.bound_to(listener, address)
+
+
+def inode_of(address: Address) -> int:
+    """Of the socket's file, just bound; 0 over TCP."""
+    return Path(address.path).stat().st_ino if address.scheme == "unix" else 0
+
+
 def unbind(listener: sockets.socket, address: Address, inode: int) -> None:
     """Closes the listener and removes its file, unless another server's stands there by now (`inode`: of
     ours).
     """
     path = Path(address.path)
-    with contextlib.suppress(OSError), _only_one(path.parent):
-        if path.stat().st_ino == inode:
-            path.unlink()
+    if address.scheme == "unix":
+        with contextlib.suppress(OSError), _only_one(path.parent):
+            if path.stat().st_ino == inode:
+                path.unlink()
     listener.close()
 
 

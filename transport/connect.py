@@ -1,56 +1,111 @@
-"""`connect` and `listen`: a connection between two processes of one host."""
+"""`connect`: the client's side, from an address to a connection."""
 
 from __future__ import annotations
 
-import collections
-import os
+import contextlib
+import errno
 import socket as sockets
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from transport import address as addresses
+from transport import network
 from transport._transport import ffi, lib
-from transport.bootstrap import Peer, accept_on, bind, check_version, peer_of, receive_hello, refuse, unbind
+from transport.address import Address
 from transport.connection import Connection
-from transport.constants import (
-    FEATURE_DEVICE,
-    FEATURE_HOST_MAP,
-    FEATURE_MEMBARRIER,
-    FEATURE_OUTPUT,
-    MAX_TEXT,
-    STATUS_DENIED,
-    STATUS_PROTOCOL,
-)
+from transport.constants import FEATURE_VERBS, MAX_TEXT, STATUS_DENIED, STATUS_UNSUPPORTED
 from transport.deadline import SLICE, deadline_ns
-from transport.errors import DeadlineExceeded, PeerGone, ProtocolError, Refused, TransportError, check
-from transport.frames import Hello, Welcome, pack_hello, unpack_welcome
+from transport.errors import DeadlineExceeded, PeerGone, Refused, TransportError, check
+from transport.frames import Hello, Ways, pack_hello, unpack_welcome
 from transport.layout import text_bytes, text_of
+from transport.ways import PICKED, Way, ask, host_id, offered, probe_verbs
 
-__all__ = ["Listener", "connect", "listen"]
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
-_HELLO_TIMEOUT = 2.0
+__all__ = ["connect"]
+
+# Answers that may be otherwise on another way to the same server.
+_OF_THE_WAY = (STATUS_DENIED, STATUS_UNSUPPORTED)
+_ANOTHER_SERVER = "at {} another server listens: the files here are not those of the server's host"
+
+
+class _Wish(NamedTuple):
+    """What a client asks for, and until when it waits."""
+
+    name: str
+    memory: int
+    host_memory: int
+    timeout: float
+    end: float
+    tls: SSLContext | None
+
+    def remaining(self) -> float:
+        return self.end - time.monotonic()
 
 
 def connect(
-    address: str, *, name: str = "", memory: int = 0, host_memory: int = 0, timeout: float = 30.0
+    address: str,
+    *,
+    name: str = "",
+    memory: int = 0,
+    host_memory: int = 0,
+    timeout: float = 30.0,
+    tls: SSLContext | None = None,
 ) -> Connection:
-    """Opens a connection; its `welcome` says what was granted.
+    """Opens a connection; its `welcome` says what was granted, its `ways` by which transport.
 
-    `address`: "unix:///path". `name`: for the server's logs. `memory`, `host_memory`: bytes of device
-    memory and of shared regions asked for, 0 for the server's default. `timeout`: seconds for all of it,
-    the wait for a free worker included, and then the connection's default.
+    `address`: "unix:///path" (shared memory), "tcp://host:port", "rdma://host:port", or "auto://host:port":
+    of what the server there offers the first that works, in this order. `name`: for the server's logs.
+    `memory`, `host_memory`: bytes of device memory and of shared regions asked for, 0 for the server's
+    default. `timeout`: seconds for all of it, the wait for a free worker included, and then the connection's
+    default. `tls`: a context for TCP, where the kernel can carry TLS (transport/tls.py).
 
-    Refused where the server says no, PeerGone where nobody listens, DeadlineExceeded, ProtocolError;
-    ValueError for an address that cannot be.
+    Refused where the server says no, PeerGone where nobody listens, DeadlineExceeded, ProtocolError,
+    TlsUnavailable; ValueError for an address that cannot be.
     """
     place = addresses.parse(address)
-    end = time.monotonic() + timeout
+    wish = _Wish(name, memory, host_memory, timeout, time.monotonic() + timeout, tls)
+    if place.scheme == "auto":
+        return _Chooser(place, wish).connect()
+    if tls is not None and place.scheme != "tcp":
+        raise ValueError(f"{place}: TLS is for tcp://; {place.scheme}:// does not go through it")
+    if place.scheme == "rdma":
+        works, why = probe_verbs()
+        if not works:
+            raise TransportError(f"{place} cannot be reached from here: {why}; use tcp://")
+    connection = _open(place, wish)
+    connection.ways = (Way(connection.transport, PICKED),)
+    return connection
+
+
+def _open(place: Address, wish: _Wish) -> Connection:
+    """By the one way that the address says."""
+    socket = _reach(place, wish)
+    try:
+        return _handshake(socket, wish, verbs=place.scheme == "rdma")
+    finally:
+        socket.close()
+
+
+def _reach(place: Address, wish: _Wish) -> sockets.socket:
+    """A connected socket, blocking."""
+    if place.scheme == "unix":
+        return _reach_unix(place, wish.remaining(), wish.timeout)
+    socket = network.dial(place, wish.remaining())
+    if wish.tls is None:
+        return socket
+    from transport.tls import secure_client  # ssl is slow to load, and few need it
+
+    return secure_client(socket, wish.tls, place.host, wish.remaining())
+
+
+def _reach_unix(place: Address, remaining: float, timeout: float) -> sockets.socket:
     socket = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_CLOEXEC)
     try:
-        socket.settimeout(max(timeout, 0.001))
+        socket.settimeout(max(remaining, 0.001))
         try:
             socket.connect(place.path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -62,21 +117,104 @@ def connect(
         except OSError as error:
             raise TransportError(f"cannot connect to {place}: {error.strerror}") from error
         socket.setblocking(True)
-        # Less than it waits itself, so that the server can still say that no worker became free.
-        patience = timeout - min(1.0, timeout / 5)
-        milliseconds = int(min(max(patience, 0.0) * 1000, 0xFFFFFFFF))
-        features = FEATURE_HOST_MAP | FEATURE_DEVICE | FEATURE_OUTPUT
-        if lib.gpud_membarrier_available():
-            features |= FEATURE_MEMBARRIER
-        hello = Hello(
-            deadline_ms=milliseconds, features=features, memory=memory, host_memory=host_memory, name=name
-        )
-        return _handshake(socket, hello, end - time.monotonic(), timeout)
-    finally:
+        return socket
+    except BaseException:
         socket.close()
+        raise
 
 
-def _handshake(socket: sockets.socket, hello: Hello, remaining: float, timeout: float) -> Connection:
+class _Chooser:
+    """The way to a server at auto://host:port: shm, verbs, tcp, the first that works; and what was wrong
+    with those before.
+    """
+
+    def __init__(self, place: Address, wish: _Wish) -> None:
+        self._place = place
+        self._wish = wish
+        self._tried: list[Way] = []
+
+    def connect(self) -> Connection:
+        """Only what is a matter of the way leads to the next: a server that is busy is busy by all."""
+        with contextlib.ExitStack() as stack:
+            socket = stack.enter_context(contextlib.closing(_reach(self._place, self._wish)))
+            ways = ask(socket, self._wish.remaining())
+            tries: tuple[tuple[str, Callable[[], Connection]], ...] = (
+                ("shm", lambda: self._shm(ways)),
+                ("verbs", lambda: self._verbs(ways)),
+                ("tcp", lambda: self._tcp(ways, socket)),
+            )
+            for transport, attempt in tries:
+                try:
+                    connection = attempt()
+                except DeadlineExceeded:
+                    raise
+                except Refused as error:
+                    if error.status not in _OF_THE_WAY:
+                        raise
+                    self._tried.append(Way(transport, error.reason))
+                except TransportError as error:
+                    self._tried.append(Way(transport, str(error)))
+                else:
+                    connection.ways = (*self._tried, Way(transport, PICKED))
+                    return connection
+        whys = "; ".join(f"{way.transport}: {way.why}" for way in self._tried)
+        raise TransportError(f"no way to the server at {self._place} works. {whys}")
+
+    def _shm(self, ways: Ways) -> Connection:
+        if ways.host != host_id() or ways.host == bytes(16):
+            raise TransportError("the server is on another host")
+        failed = TransportError("the server listens on no unix:// address")
+        for place in offered(ways, "unix"):
+            try:
+                socket = _reach(place, self._wish)
+            except DeadlineExceeded:
+                raise
+            except TransportError as error:
+                failed = error
+                continue
+            with contextlib.closing(socket):
+                if ask(socket, self._wish.remaining()).server == ways.server:
+                    return _handshake(socket, self._wish, verbs=False)
+                failed = TransportError(_ANOTHER_SERVER.format(place))
+        raise failed
+
+    def _verbs(self, ways: Ways) -> Connection:
+        places = offered(ways, "rdma")
+        if not places:
+            raise TransportError("the server listens on no rdma:// address")
+        if self._wish.tls is not None:
+            raise TransportError("RDMA is not encrypted, and TLS was asked for")
+        works, why = probe_verbs()
+        if not works:
+            raise TransportError(why)
+        return _open(places[0], self._wish)
+
+    def _tcp(self, ways: Ways, socket: sockets.socket) -> Connection:
+        places = offered(ways, "tcp")
+        if not places:
+            raise TransportError("the server listens on no tcp:// address that is reached this way")
+        try:
+            return _handshake(socket, self._wish, verbs=False)
+        except PeerGone:  # the server did not wait while the others were tried
+            return _open(places[0], self._wish)
+        except Refused as refusal:
+            if refusal.status != STATUS_UNSUPPORTED:
+                raise
+            return _open(places[0], self._wish)  # what was asked is for rdma:// alone
+
+
+def _handshake(socket: sockets.socket, wish: _Wish, *, verbs: bool) -> Connection:
+    """HELLO and its answer. The socket is the connection's on success, else still the caller's."""
+    remaining = wish.remaining()
+    # Less than it waits itself, so that the server can still say that no worker became free.
+    patience = remaining - min(1.0, wish.timeout / 5)
+    hello = Hello(
+        deadline_ms=int(min(max(patience, 0.0) * 1000, 0xFFFFFFFF)),
+        features=FEATURE_VERBS if verbs else 0,  # the others are the endpoint's to offer
+        memory=wish.memory,
+        host_memory=wish.host_memory,
+        name=wish.name,
+    )
     wanted = ffi.new("gpud_hello *")
     ffi.buffer(wanted)[:] = pack_hello(hello)
     welcome = ffi.new("gpud_welcome *")
@@ -97,9 +235,11 @@ def _handshake(socket: sockets.socket, hello: Hello, remaining: float, timeout: 
     words = text_of(bytes(ffi.string(text)))
     if refused.status:
         raise Refused(refused.status, words, refused.retry_ms)
+    if rc == -errno.EIO:  # of a socket: over kernel TLS, the other side's closing alert
+        rc = -errno.EPIPE
     check(rc, "connect")
     socket.detach()  # the endpoint's from here on
-    connection = Connection(endpoint[0], client=True, timeout=timeout)
+    connection = Connection(endpoint[0], client=True, timeout=wish.timeout)
     connection.welcome = unpack_welcome(bytes(ffi.buffer(welcome)), words)
     return connection
 
@@ -123,92 +263,3 @@ def _interruptible(call: Callable[[], int], socket: sockets.socket) -> int:
         waiter.join()
         raise
     return results[0]
-
-
-def listen(
-    address: str, *, allow: Callable[[Peer], bool] | None = None, mode: int = 0o600, backlog: int = 64
-) -> Listener:
-    """Listens for connections. OSError (EADDRINUSE) where a live server listens; a stale socket file is
-    replaced.
-
-    `allow`: who may connect; by default root and the user of this process. `mode`: permissions of the
-    socket's file.
-    """
-    return Listener(addresses.parse(address), allow, mode, backlog)
-
-
-class Listener:
-    """A listening socket; a context manager. Made by `listen`."""
-
-    def __init__(
-        self, address: addresses.Address, allow: Callable[[Peer], bool] | None, mode: int, backlog: int
-    ) -> None:
-        self.address = address
-        self.refused: collections.Counter[int] = collections.Counter()
-        """How many clients were turned away, by STATUS_*."""
-        self._allow = allow or _same_user
-        self._socket = bind(address, mode, backlog)
-        self._inode = Path(address.path).stat().st_ino
-        self._sessions = 0
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def accept(self, timeout: float = 30.0, **granted: Any) -> Connection:
-        """The next connection whose client passes: right user, well-formed HELLO in time, common version.
-
-        Others are told why not, counted in `refused`, and waited past. `granted`: fields of Welcome for the
-        client to see. DeadlineExceeded.
-        """
-        end = time.monotonic() + timeout
-        while True:
-            self._socket.settimeout(max(end - time.monotonic(), 0.001))
-            try:
-                socket, _ = self._socket.accept()
-            except TimeoutError:
-                raise DeadlineExceeded(f"nobody connected to {self.address} within {timeout:g} s") from None
-            with socket:
-                socket.setblocking(True)
-                connection = self._admit(socket, granted)
-            if connection is not None:
-                return connection
-
-    def _admit(self, socket: sockets.socket, granted: dict[str, Any]) -> Connection | None:
-        try:
-            peer = peer_of(socket)
-            if not self._allow(peer):
-                raise Refused(
-                    STATUS_DENIED, f"user {peer.uid} may not connect here; ask whoever runs the server"
-                )
-            hello = receive_hello(socket, _HELLO_TIMEOUT)
-            check_version(hello)
-            self._sessions += 1
-            welcome = Welcome(session=self._sessions, **granted)
-            connection = accept_on(socket, hello, welcome, _HELLO_TIMEOUT)
-        except Refused as refusal:
-            refuse(socket, refusal.status, refusal.reason, refusal.retry_ms)
-            self.refused[refusal.status] += 1
-            return None
-        except (ProtocolError, DeadlineExceeded) as error:
-            refuse(socket, STATUS_PROTOCOL, f"no well-formed HELLO: {error}")
-            self.refused[STATUS_PROTOCOL] += 1
-            return None
-        except PeerGone:
-            return None
-        connection.peer = peer
-        return connection
-
-    def close(self) -> None:
-        """Stops listening and removes the socket's file; connections go on. Twice is fine."""
-        if self._socket.fileno() >= 0:
-            unbind(self._socket, self.address, self._inode)
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-def _same_user(peer: Peer) -> bool:
-    return peer.uid in (0, os.geteuid())

@@ -23,15 +23,16 @@ from transport.constants import (
     ACCESS_WRITE,
     MAX_MESSAGE,
     MAX_REGIONS,
+    MAX_TEXT,
     OP_DATA,
     OP_REGION_ADD,
     OP_REGION_DROP,
 )
 from transport.deadline import SLICE, SLICE_NS, deadline_ns, sliced
-from transport.errors import Closed, ProtocolError, check
+from transport.errors import Closed, ProtocolError, TransportError, check
 from transport.exchange import Exchange
 from transport.frames import Hello, Welcome
-from transport.layout import HEAD
+from transport.layout import HEAD, text_of
 from transport.messages import op_name
 from transport.region import MemoryRegion
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from transport.bootstrap import Peer
+    from transport.ways import Way
 
 __all__ = ["Connection", "loop"]
 
@@ -88,6 +90,8 @@ class Connection:
         """What the client asked for; accepting side only."""
         self.peer: Peer | None = None
         """Who is at the other end; accepting side only."""
+        self.ways: tuple[Way, ...] = ()
+        """By which transports it was tried, in order, and what became of each; connecting side only."""
         self._lock = threading.Lock()
         self._children: weakref.WeakSet[_Child] = weakref.WeakSet()
         self._numbers: set[int] = set()
@@ -164,6 +168,13 @@ class Connection:
             rc = sliced(lambda end: int(_wait(pointer, sequence, end)), seconds - SLICE)
         if rc:
             check(rc, f"wait for command {sequence}")
+
+    @property
+    def reason(self) -> str:
+        """In words, why the link ended or refused a call, where the error does not say all; else ""."""
+        text = ffi.new("char[]", MAX_TEXT)
+        lib.gpud_connection_reason(self._live("reason"), text, MAX_TEXT)
+        return text_of(bytes(ffi.string(text)))
 
     @property
     def posted(self) -> int:
@@ -270,7 +281,8 @@ class Connection:
         contiguous.
 
         IndexError past the region's end, KeyError where there is no such region, PermissionError without
-        ACCESS_READ.
+        ACCESS_READ; TransportError over tcp, where bytes come with the COPY_IN that names them and at no
+        other time.
         """
         target = ffi.from_buffer("unsigned char[]", into, require_writable=True)
         rc = lib.gpud_connection_rma_read(self._live("read"), region, offset, target, len(target))
@@ -282,8 +294,7 @@ class Connection:
         rc = lib.gpud_connection_rma_write(self._live("write"), region, offset, source, len(source))
         self._check_access(rc, "write", region, offset, len(source))
 
-    @staticmethod
-    def _check_access(rc: int, what: str, region: int, offset: int, size: int) -> None:
+    def _check_access(self, rc: int, what: str, region: int, offset: int, size: int) -> None:
         where = f"{what} of {size} bytes at {offset} of region {region}"
         if rc == -errno.ENOENT:
             raise KeyError(f"{where}: the client has no such region")
@@ -291,6 +302,11 @@ class Connection:
             raise IndexError(f"{where}: past its end")
         if rc == -errno.EACCES:
             raise PermissionError(f"{where}: the client did not grant it")
+        if rc == -errno.ENOTSUP:
+            raise TransportError(
+                f"{where}: over {self.transport} bytes come and go with the command that copies them, "
+                "at no other time; send them as messages, or use unix:// or rdma://"
+            )
         check(rc, where)
 
     def take_number(self, number: int | None = None) -> int:
@@ -340,7 +356,7 @@ class Connection:
 
     @property
     def transport(self) -> str:
-        """What carries the messages: "shm" or "loop"."""
+        """What carries the messages: "shm", "verbs", "tcp" or "loop"."""
         return bytes(ffi.string(lib.gpud_connection_transport(self._live("transport")))).decode()
 
     def stats(self) -> dict[str, int]:

@@ -17,6 +17,7 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "SessionFaulted",
+    "TlsUnavailable",
     "TransportError",
     "check",
 ]
@@ -49,6 +50,12 @@ class Closed(TransportError):
 
 class SessionFaulted(TransportError):
     """A command failed on the worker; a FAULT message that says which is there to be received."""
+
+
+class TlsUnavailable(TransportError):
+    """TLS was asked for and cannot be had: the message says what is missing. Nothing was sent in the
+    clear.
+    """
 
 
 class Refused(TransportError):

@@ -1,13 +1,21 @@
-"""The frames on the bootstrap socket: HELLO, WELCOME, REFUSED."""
+"""The frames on the bootstrap socket: HELLO, WELCOME, REFUSED, ASK, WAYS."""
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transport import layout
 from transport._transport import ffi, lib
-from transport.constants import FRAME_HELLO, FRAME_REFUSED, FRAME_WELCOME, MAX_FRAME, VERSION
+from transport.constants import (
+    FRAME_ASK,
+    FRAME_HELLO,
+    FRAME_REFUSED,
+    FRAME_WAYS,
+    FRAME_WELCOME,
+    MAX_FRAME,
+    VERSION,
+)
 from transport.errors import ProtocolError
 from transport.layout import Triple, pack, text_bytes, text_of
 
@@ -59,6 +67,20 @@ class RefusedFrame(NamedTuple):
     reason: str = ""
 
 
+class Ways(NamedTuple):
+    """How a server can be reached. `host`: 16 bytes, the same on two sides of one running kernel, zeros
+    where unknown; `server`: the same wherever this server is asked; `addresses`: as the asking client may
+    use them.
+    """
+
+    host: bytes
+    server: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+_SERVER = "server:"  # what the line begins with that says which server this is; the others are addresses
+
+
 def _encode_frame(kind: int, body: bytes, text: str) -> bytes:
     out = ffi.new("unsigned char[]", MAX_FRAME)
     data = text_bytes(text, MAX_FRAME - 16 - len(body))
@@ -68,7 +90,7 @@ def _encode_frame(kind: int, body: bytes, text: str) -> bytes:
     return bytes(ffi.buffer(out, size))
 
 
-def _decode_frame(frame: bytes, kind: int, fixed: struct.Struct) -> tuple[tuple[int, ...], str]:
+def _decode_frame(frame: bytes, kind: int, fixed: struct.Struct) -> tuple[tuple[Any, ...], str]:
     data = bytes(frame)
     body = ffi.new("unsigned char[]", fixed.size)
     text = ffi.new("const char **")
@@ -88,6 +110,38 @@ def frame_size(data: bytes) -> int:
     if size < 0:
         raise ProtocolError("no frame begins so; is the other side a gpudisagg peer?")
     return size
+
+
+def frame_type(frame: bytes) -> int:
+    """FRAME_* of a whole frame, or of its head."""
+    kind: int = struct.unpack_from("<H", frame, 4)[0]
+    return kind
+
+
+def encode_ask() -> bytes:
+    return _encode_frame(FRAME_ASK, pack(layout.ASK, 0), "")
+
+
+def decode_ask(frame: bytes) -> None:
+    """ProtocolError: it is none."""
+    (reserved,), text = _decode_frame(frame, FRAME_ASK, layout.ASK)
+    if reserved or text:
+        raise ProtocolError("ASK with more than this version knows of")
+
+
+def encode_ways(ways: Ways) -> bytes:
+    """Addresses for which there is no room are left out, the last ones first."""
+    lines = [f"{_SERVER}{ways.server}", *ways.addresses]
+    while sum(len(line.encode()) + 1 for line in lines) > MAX_FRAME - 16 - layout.WAYS.size:
+        lines.pop()
+    return _encode_frame(FRAME_WAYS, layout.WAYS.pack(ways.host), "\n".join(lines))
+
+
+def decode_ways(frame: bytes) -> Ways:
+    (host,), text = _decode_frame(frame, FRAME_WAYS, layout.WAYS)
+    lines = text.split("\n")
+    server = next((line[len(_SERVER) :] for line in lines if line.startswith(_SERVER)), "")
+    return Ways(host, server, tuple(line for line in lines if line and not line.startswith(_SERVER)))
 
 
 def encode_hello(hello: Hello) -> bytes:

@@ -266,9 +266,20 @@ class Output(NamedTuple):
         return self.data
 
 
+class Direct(NamedTuple):
+    """By which way bulk reaches device memory: its number, and words, with why there is no better."""
+
+    way: int
+    text: str = ""
+
+    def pack(self) -> bytes:
+        return pack(layout.DIRECT, self.way, 0) + text_bytes(self.text)
+
+
 Body = (
     Data | RegionAdd | RegionDrop | Map | CopyHost | Copy | Fill | Write | ModuleLoad | ModuleRef | Launch |
-    EventRef | KernelInfo | GlobalInfo | ModuleStatus | EventTime | Fault | Bye | Output | None
+    EventRef | KernelInfo | GlobalInfo | ModuleStatus | EventTime | Fault | Bye |
+    Output | Direct | None
 )  # fmt: skip
 
 
@@ -326,6 +337,10 @@ def _bye(b: bytes) -> Bye:
     return Bye(layout.BYE.unpack_from(b)[0], text_of(b[layout.BYE.size :]))
 
 
+def _direct(b: bytes) -> Direct:
+    return Direct(layout.DIRECT.unpack_from(b)[0], text_of(b[layout.DIRECT.size :]))
+
+
 def _event_ref(b: bytes) -> EventRef:
     return EventRef(layout.ID.unpack(b)[0])
 
@@ -363,6 +378,7 @@ _BODIES: dict[int, Callable[[bytes], Body]] = {
     k.OP_FAULT: _fault,
     k.OP_BYE: _bye,
     k.OP_OUTPUT: Output,
+    k.OP_DIRECT: _direct,
 }
 _BODILESS = frozenset((k.OP_STREAM_CREATE, k.OP_STREAM_DESTROY, k.OP_SYNCHRONIZE, k.OP_CLOSE))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["BULK_INLINE", "STAGE_CHUNKS", "STAGE_CHUNK_SIZE", "Stage"]
 
 # A transfer is cut into pieces, each tried for so long: between them a signal's handler (Ctrl-C) runs. A
-# piece that ran out of
-# time is repeated: the same bytes to the same place.
-_PIECE = 256 << 20
+# piece that ran out of time is repeated: the same bytes to the same place.
 _PIECE_TIMEOUT = 1.0
 
 STAGE_CHUNKS: int = lib.GPUD_STAGE_CHUNKS
@@ -40,6 +39,8 @@ class Stage:
         """`number`: of its region, None for a free one."""
         self.number = connection.take_number(number)
         self._connection: Connection | None = connection
+        self._kept: list[npt.NDArray[Any]] = []  # memory that may still be written to
+        self._turn = threading.Lock()
         out = ffi.new("gpud_stage **")
         pointer = connection.pointer
         rc = sliced(
@@ -49,6 +50,8 @@ class Stage:
         if rc < 0:
             connection.return_number(self.number)
             check(rc, f"stage of {chunks} × {chunk_size} bytes")
+        self._put_piece = int(lib.gpud_stage_piece(out[0], 1))
+        self._get_piece = int(lib.gpud_stage_piece(out[0], 0))
         # Its destructor may use the connection, which so lives as long as the stage.
         self._stage: Any = ffi.gc(out[0], lambda stage, _connection=pointer: lib.gpud_stage_free(stage))
         connection.adopt(self)
@@ -67,6 +70,7 @@ class Stage:
         return self._pieces(
             lambda at, size, end: int(call(stage, address + at, data + at, size, stream, end)),
             source.nbytes,
+            self._put_piece,
             timeout,
             "put",
         )
@@ -80,37 +84,50 @@ class Stage:
         data = ffi.from_buffer(_bytes(destination), require_writable=True)
         stage = self._live("get")
         call = lib.gpud_bulk_get
-        return self._pieces(
-            lambda at, size, end: int(call(stage, data + at, address + at, size, stream, end)),
-            destination.nbytes,
-            timeout,
-            "get",
-        )
+        try:
+            return self._pieces(
+                lambda at, size, end: int(call(stage, data + at, address + at, size, stream, end)),
+                destination.nbytes,
+                self._get_piece,
+                timeout,
+                "get",
+            )
+        except BaseException:
+            # Bytes may still be on their way into an array that is not ours from here on.
+            if lib.gpud_stage_abandon(stage, data, destination.nbytes) < 0:
+                self._kept.append(destination)
+            raise
 
     def _pieces(
-        self, move: Callable[[int, int, int], int], size: int, timeout: float | None, what: str
+        self, move: Callable[[int, int, int], int], size: int, most: int, timeout: float | None, what: str
     ) -> int:
         connection = self._connection
         if connection is None:
             raise Closed(f"{what}: the connection of this stage is closed")
         seconds = connection.timeout if timeout is None else timeout
         end = deadline_ns(seconds)
-        sequence = 0
-        at = 0
-        while True:
-            piece = min(_PIECE, size - at)
-            deadline = min(end, deadline_ns(_PIECE_TIMEOUT))
-            rc = move(at, piece, deadline)
-            if rc == -errno.ETIMEDOUT and deadline < end:
-                # The worker is busy with what came before; wait for that, then repeat the piece.
-                connection.wait(connection.posted, (end - deadline_ns(0)) / 1e9)
-                continue
-            if rc == -errno.ETIMEDOUT:
-                raise DeadlineExceeded(f"{what} of {size} bytes: {at} were through after {seconds:g} s")
-            sequence = check(rc, f"{what} of {size} bytes")
-            at += piece
-            if at >= size:
-                return sequence
+        # One transfer at a time: a get that takes several calls goes on in each where it was.
+        if not self._turn.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX)):
+            raise DeadlineExceeded(f"{what} of {size} bytes: another transfer took all of {seconds:g} s")
+        try:
+            sequence = 0
+            at = 0
+            while True:
+                piece = min(most, size - at)
+                deadline = min(end, deadline_ns(_PIECE_TIMEOUT))
+                rc = move(at, piece, deadline)
+                if rc == -errno.ETIMEDOUT and deadline < end:
+                    # The worker is busy with what came before; wait for that, then repeat the piece.
+                    connection.wait(connection.posted, (end - deadline_ns(0)) / 1e9)
+                    continue
+                if rc == -errno.ETIMEDOUT:
+                    raise DeadlineExceeded(f"{what} of {size} bytes: {at} were through after {seconds:g} s")
+                sequence = check(rc, f"{what} of {size} bytes")
+                at += piece
+                if at >= size:
+                    return sequence
+        finally:
+            self._turn.release()
 
     def _live(self, what: str) -> Any:
         if self._stage is None:

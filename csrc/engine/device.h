@@ -67,6 +67,11 @@ typedef struct gpud_device_ops {
   int (*unmap)(gpud_device *d, uint64_t address, uint64_t size);
   /* Where this process reaches mapped device memory with plain loads and stores; NULL: nowhere. */
   void *(*host_pointer)(gpud_device *d, uint64_t address);
+  /*
+   * A dma-buf of mapped device memory, by which an adapter reaches it: a descriptor, the caller's to close, and where in it the memory
+   * lies. -ENOTSUP: this device has none.
+   */
+  int (*export_dmabuf)(gpud_device *d, uint64_t address, uint64_t size, uint64_t *offset);
   /* Between host memory of this process (a mapped region) and device memory. */
   int (*copy_in)(gpud_device *d, uint64_t destination, const void *source, uint64_t size, uint32_t stream);
   int (*copy_out)(gpud_device *d, void *destination, uint64_t source, uint64_t size, uint32_t stream);

@@ -135,6 +135,12 @@ static void *cpu_host_pointer(gpud_device *d, uint64_t address)
   return (void *)(uintptr_t)address;
 }
 
+static int cpu_export_dmabuf(gpud_device *d, uint64_t address, uint64_t size, uint64_t *offset)
+{
+  (void)d, (void)address, (void)size, (void)offset;
+  return -ENOTSUP; /* nor is it needed: adapters register it as host memory */
+}
+
 static int cpu_copy_in(gpud_device *d, uint64_t destination, const void *source, uint64_t size, uint32_t stream)
 {
   (void)stream;
@@ -282,6 +288,7 @@ static const gpud_device_ops cpu_ops = {
   .map = cpu_map,
   .unmap = cpu_unmap,
   .host_pointer = cpu_host_pointer,
+  .export_dmabuf = cpu_export_dmabuf,
   .copy_in = cpu_copy_in,
   .copy_out = cpu_copy_out,
   .copy = cpu_copy,

@@ -83,42 +83,43 @@ static int unmap(gpud_engine *e)
   if (gpud_memory_remove_chunks(&e->memory, m.address, m.size))
     return gpud_refuse(e, GPUD_STATUS_INVALID, m.address, "UNMAP: [0x%llx, +%llu) is not made of whole mapped chunks",
                        (ull)m.address, (ull)m.size);
-  const void *here = e->device->ops->host_pointer(e->device, m.address);
-  gpud_endpoint *ep = gpud_connection_endpoint(e->connection);
-  if (here)
-    ep->ops->local_gone(ep, here, m.size);
+  gpud_transfer_gone(&e->transfer, m.address, m.size);
   int rc = e->device->ops->unmap(e->device, m.address, m.size);
   memory_changed(e);
   return done_by_device(e, "UNMAP", m.address, rc);
 }
 
-/* Where the device's memory is this process's, a region that is not mapped here is read straight into it, and written from it. */
-static void *reachable(gpud_engine *e, const gpud_msg_copy_host *m)
+static int moved(gpud_engine *e, const char *op, const gpud_msg_copy_host *m, int rc, bool by_device)
 {
-  void *here = e->device->ops->host_pointer(e->device, m->address);
-  if (!here)
-    gpud_refuse(e, GPUD_STATUS_UNSUPPORTED, m->address, "region %u is not mapped in the worker", m->region);
-  return here;
+  return by_device ? done_by_device(e, op, m->address, rc) : gpud_region_moved(e, op, m->region, rc);
+}
+
+/* After a session's first transfer over verbs the client is told which way the bytes go. */
+static int tell_way(gpud_engine *e, uint32_t before)
+{
+  if (before || !(gpud_connection_endpoint(e->connection)->features & GPUD_FEATURE_VERBS))
+    return 0;
+  return gpud_reply_direct(e);
 }
 
 static int fetch(gpud_engine *e, const gpud_msg_copy_host *m)
 {
-  void *here = reachable(e, m);
-  if (!here)
-    return GPUD_FAILED;
-  int rc = gpud_connection_rma_read(e->connection, m->region, m->offset, here, m->size);
+  bool by_device;
+  uint32_t before = e->transfer.rung;
+  int rc = gpud_transfer_in(&e->transfer, m->address, m->region, m->offset, m->size, stream_of(e), &by_device);
   gpud_count(&e->stats.bytes_in, m->size);
-  return gpud_region_moved(e, "COPY_IN", m->region, rc);
+  int told = tell_way(e, before);
+  return told ? told : moved(e, "COPY_IN", m, rc, by_device);
 }
 
 static int send_back(gpud_engine *e, const gpud_msg_copy_host *m)
 {
-  const void *here = reachable(e, m);
-  if (!here)
-    return GPUD_FAILED;
-  int rc = gpud_connection_rma_write(e->connection, m->region, m->offset, here, m->size);
+  bool by_device;
+  uint32_t before = e->transfer.rung;
+  int rc = gpud_transfer_out(&e->transfer, m->address, m->region, m->offset, m->size, stream_of(e), &by_device);
   gpud_count(&e->stats.bytes_out, m->size);
-  return gpud_region_moved(e, "COPY_OUT", m->region, rc);
+  int told = tell_way(e, before);
+  return told ? told : moved(e, "COPY_OUT", m, rc, by_device);
 }
 
 static int copy_in(gpud_engine *e)

@@ -90,9 +90,11 @@ static int begin(gpud_engine *e, gpud_endpoint *ep, int socket, const gpud_welco
   e->output_ahead = 0;
   e->stats = (gpud_engine_stats){.session = welcome->session};
   gpud_memory_init(&e->memory, welcome->window_base, welcome->window_size, welcome->memory);
+  gpud_transfer_begin(&e->transfer, e->connection, e->device, &e->memory);
   int rc = gpud_watch_start(e);
   if (rc == 0)
     return 0;
+  gpud_transfer_end(&e->transfer);
   gpud_connection_free(e->connection);
   e->connection = NULL;
   return rc;
@@ -153,9 +155,11 @@ int gpud_engine_detach(gpud_engine *e, uint32_t status, const char *text)
     gpud_reply_bye(e, status, text);
   gpud_watch_stop(e);
   gpud_modules_clear(e);
+  gpud_transfer_end(&e->transfer);
   gpud_connection_free(e->connection); /* the client's regions go with it, before the window they lie in is cleared */
   e->connection = NULL;
   e->socket = -1;
+  gpud_transfer_free(&e->transfer);
   gpud_idmap_clear(&e->events);
   gpud_idmap_clear(&e->streams);
   unmap_all(e);
@@ -280,6 +284,11 @@ void gpud_engine_interrupt(gpud_engine *e)
 {
   gpud_store_release_u32(&e->interrupted, 1);
   gpud_watch_wake(e);
+}
+
+int gpud_engine_direct(gpud_engine *e, char *text, size_t size)
+{
+  return gpud_transfer_describe(&e->transfer, text, size);
 }
 
 void gpud_engine_get_stats(gpud_engine *e, gpud_engine_stats *stats)

@@ -83,6 +83,14 @@ int gpud_engine_module_fail(gpud_engine *engine, uint32_t status, const char *te
  */
 int64_t gpud_engine_next_unloaded(gpud_engine *engine);
 
+/* How transfers to and from regions that are not mapped here reach device memory (transfer.h). 0: none was made yet. */
+#define GPUD_DIRECT_HOST 1
+#define GPUD_DIRECT_DMABUF 2
+#define GPUD_DIRECT_PEER 3
+#define GPUD_DIRECT_BOUNCE 4
+/* That, of this session: GPUD_DIRECT_* or 0, and in text[size] its name and why no better one. */
+int gpud_engine_direct(gpud_engine *engine, char *text, size_t size);
+
 typedef struct gpud_engine_stats {
   uint64_t session;
   uint64_t commands;

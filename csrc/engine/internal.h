@@ -15,6 +15,7 @@
 #include "idmap.h"
 #include "memory.h"
 #include "order.h"
+#include "transfer.h"
 #include "wait.h"
 
 #define GPUD_MAX_MODULES 4096u
@@ -82,6 +83,7 @@ struct gpud_engine {
 
   gpud_connection *connection; /* NULL: no session */
   gpud_memory memory;
+  gpud_transfer transfer;
   uint64_t host_limit;
   gpud_idmap modules; /* gpud_module * */
   gpud_idmap events;  /* nanoseconds */
@@ -133,6 +135,7 @@ int gpud_reply_module_status(gpud_engine *e, const gpud_msg_module_status *statu
 int gpud_reply_event_time(gpud_engine *e, uint32_t event, uint32_t status, uint64_t nanoseconds);
 /* Sends what kernels printed, as far as that may be sent. */
 int gpud_reply_output(gpud_engine *e);
+int gpud_reply_direct(gpud_engine *e);
 /* Once a session; does not wait. */
 void gpud_reply_bye(gpud_engine *e, uint32_t status, const char *text);
 

@@ -141,3 +141,9 @@ bool gpud_memory_covers(const gpud_memory *memory, uint64_t address, uint64_t si
   }
   return false;
 }
+
+const gpud_extent *gpud_memory_at(const gpud_memory *memory, uint64_t address)
+{
+  uint32_t at = first_ending_after(memory, address);
+  return at < memory->count && memory->extents[at].address <= address ? &memory->extents[at] : NULL;
+}

@@ -44,5 +44,7 @@ int gpud_memory_remove_chunks(gpud_memory *memory, uint64_t address, uint64_t si
 void gpud_memory_remove_owned(gpud_memory *memory, uint32_t kind, uint32_t owner);
 /* Whether every byte of [address, address + size) may be accessed so; the span may cross adjacent extents. Empty: true. */
 bool gpud_memory_covers(const gpud_memory *memory, uint64_t address, uint64_t size, uint32_t access);
+/* The extent that has the byte at `address`, or NULL. Good until the next change. */
+const gpud_extent *gpud_memory_at(const gpud_memory *memory, uint64_t address);
 
 #endif

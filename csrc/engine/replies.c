@@ -84,6 +84,13 @@ int gpud_reply_output(gpud_engine *e)
   return 0;
 }
 
+int gpud_reply_direct(gpud_engine *e)
+{
+  char text[GPUD_MAX_TEXT / 4];
+  gpud_msg_direct m = {.way = (uint32_t)gpud_engine_direct(e, text, sizeof text)};
+  return m.way ? gpud_reply(e, GPUD_OP_DIRECT, &m, sizeof m, text, (uint32_t)strlen(text)) : 0;
+}
+
 void gpud_reply_bye(gpud_engine *e, uint32_t status, const char *text)
 {
   if (e->bye_sent)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -34,6 +35,9 @@ static int wait_ready(int socket, short events, uint64_t deadline)
   }
 }
 
+/* The last two: what kernel TLS makes of an alert and of a record that was tampered with. */
+static bool gone(int error) { return error == ECONNRESET || error == ENOTCONN || error == EIO || error == EBADMSG; }
+
 /* One sendmsg, waited for: how many bytes went, or -ETIMEDOUT, -EPIPE, -errno. */
 static ssize_t send_some(int socket, const void *bytes, size_t size, int fd, uint64_t deadline)
 {
@@ -58,7 +62,7 @@ static ssize_t send_some(int socket, const void *bytes, size_t size, int fd, uin
       return sent;
     if (errno == EINTR)
       continue;
-    if (errno == ECONNRESET || errno == ENOTCONN)
+    if (gone(errno))
       return -EPIPE;
     if (errno != EAGAIN && errno != EWOULDBLOCK)
       return -errno;
@@ -111,7 +115,7 @@ static ssize_t receive_some(int socket, void *bytes, size_t size, int *fd, uint6
     }
     if (errno == EINTR)
       continue;
-    if (errno == ECONNRESET || errno == ENOTCONN)
+    if (gone(errno))
       return -EPIPE;
     if (errno != EAGAIN && errno != EWOULDBLOCK)
       return -errno;

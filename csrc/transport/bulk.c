@@ -1,6 +1,7 @@
 #include "bulk.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "lock.h"
@@ -8,10 +9,12 @@
 
 #define SPIN_NS 20000u       /* how long to wait for one chunk before waiting for several */
 #define DROP_NS 100000000ull /* how long freeing a stage may wait for room in the ring */
+#define ABANDON_NS                                                                                                     \
+  (2 * GPUD_STALL_MS * 1000000ull) /* for the transfer of another thread, which ends by its own deadline */
 
 struct gpud_stage {
   gpud_connection *connection;
-  gpud_region *region;
+  gpud_region *region; /* NULL: copies are direct, and there are no chunks */
   uint32_t number;
   uint32_t chunks;
   uint32_t next; /* the chunk that is used next: always the one used longest ago */
@@ -19,6 +22,12 @@ struct gpud_stage {
   gpud_mutex mutex;
   uint64_t busy[]; /* by chunk: the command that must be complete before it may be used again */
 };
+
+/* Of several stages that are direct, one transfers at a time: the endpoint knows one GPUD_REGION_STREAM. */
+static gpud_mutex *turn_of(gpud_stage *stage)
+{
+  return stage->region ? &stage->mutex : &gpud_connection_direct(stage->connection)->mutex;
+}
 
 int gpud_stage_create(gpud_connection *c, uint32_t number, uint32_t chunks, uint64_t chunk_size, uint64_t deadline,
                       gpud_stage **stage)
@@ -32,8 +41,10 @@ int gpud_stage_create(gpud_connection *c, uint32_t number, uint32_t chunks, uint
   s->number = number;
   s->chunks = chunks;
   s->chunk_size = chunk_size;
-  int rc = gpud_region_create(c, number, chunks * chunk_size, GPUD_ACCESS_READ | GPUD_ACCESS_WRITE, 0, 1, deadline,
-                              &s->region);
+  bool direct = (gpud_connection_endpoint(c)->properties & GPUD_ENDPOINT_DIRECT) != 0;
+  int rc = direct ? 0
+                  : gpud_region_create(c, number, chunks * chunk_size, GPUD_ACCESS_READ | GPUD_ACCESS_WRITE, 0, 1,
+                                       deadline, &s->region);
   if (rc != 0) {
     free(s);
     return rc;
@@ -43,11 +54,28 @@ int gpud_stage_create(gpud_connection *c, uint32_t number, uint32_t chunks, uint
   return 0;
 }
 
+/* The memory of a direct get that nobody came back for. */
+static void abandon_all(gpud_stage *stage)
+{
+  gpud_direct *direct = gpud_connection_direct(stage->connection);
+  if (gpud_mutex_acquire(&direct->mutex, gpud_now() + ABANDON_NS) != 0)
+    return;
+  gpud_direct_get *get = &direct->get;
+  if (get->stage == stage && get->offered)
+    gpud_connection_withdraw(stage->connection, GPUD_REGION_STREAM, (uint64_t)get->sequence);
+  if (get->stage == stage)
+    *get = (gpud_direct_get){0};
+  gpud_mutex_release(&direct->mutex);
+}
+
 void gpud_stage_free(gpud_stage *stage)
 {
   if (!stage)
     return;
-  gpud_region_drop(stage->connection, stage->region, gpud_now() + DROP_NS);
+  if (stage->region)
+    gpud_region_drop(stage->connection, stage->region, gpud_now() + DROP_NS);
+  else
+    abandon_all(stage);
   gpud_region_free(stage->region);
   gpud_connection_let_go(stage->connection);
   free(stage);
@@ -133,18 +161,6 @@ static int64_t put_staged(gpud_stage *stage, uint64_t address, const char *sourc
   return rc;
 }
 
-int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
-                      uint64_t deadline)
-{
-  if (size == 0)
-    return (int64_t)gpud_connection_posted(stage->connection);
-  if (size > UINT64_MAX - address)
-    return -EINVAL;
-  if (size <= GPUD_BULK_INLINE)
-    return put_inline(stage->connection, address, source, size, stream, deadline);
-  return put_staged(stage, address, source, size, stream, deadline);
-}
-
 static int64_t get_staged(gpud_stage *stage, char *destination, uint64_t address, uint64_t size, uint32_t stream,
                           uint64_t deadline)
 {
@@ -177,6 +193,157 @@ static int64_t get_staged(gpud_stage *stage, char *destination, uint64_t address
   return last;
 }
 
+/* ---------------------------------------------------------------- direct: no chunks, the endpoint takes and fills the caller's memory */
+
+static int64_t post_direct(gpud_stage *stage, uint8_t op, uint64_t address, uint64_t size, uint32_t stream,
+                           uint64_t deadline)
+{
+  const gpud_msg_copy_host copy = {.address = address, .size = size, .region = GPUD_REGION_STREAM};
+  return gpud_connection_post(stage->connection, op, stream, &copy, sizeof copy, deadline);
+}
+
+/* The memory that the next direct copy names. */
+static int offer(gpud_stage *stage, void *memory, uint64_t size, uint64_t deadline)
+{
+  const gpud_region_offer whole = {.number = GPUD_REGION_STREAM, .size = size, .pointer = memory, .fd = -1};
+  return gpud_connection_offer(stage->connection, &whole, deadline);
+}
+
+static int withdraw(gpud_stage *stage, int64_t sequence)
+{
+  gpud_endpoint *ep = gpud_connection_endpoint(stage->connection);
+  return ep->ops->region_withdraw(ep, GPUD_REGION_STREAM, sequence > 0 ? (uint64_t)sequence : 0);
+}
+
+/* Waits for the get that was asked for. Its memory is let go of unless time ran out; what is known of it stays. */
+static int await_get(gpud_stage *stage, uint64_t deadline)
+{
+  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
+  if (!get->offered)
+    return 0;
+  int rc = gpud_connection_wait(stage->connection, (uint64_t)get->sequence, deadline);
+  if (rc == -ETIMEDOUT)
+    return rc;
+  withdraw(stage, get->sequence);
+  get->offered = false;
+  if (rc != 0)
+    get->destination = NULL;
+  else
+    gpud_connection_count_copied(stage->connection, 0, get->size);
+  return rc;
+}
+
+static int64_t put_direct(gpud_stage *stage, uint64_t address, const char *source, uint64_t size, uint32_t stream,
+                          uint64_t deadline)
+{
+  gpud_mutex *turn = turn_of(stage);
+  int64_t rc = gpud_mutex_acquire(turn, deadline);
+  if (rc != 0)
+    return rc;
+  rc = await_get(stage, deadline);
+  for (uint64_t done = 0, part; rc >= 0 && done < size; done += part) {
+    part = smaller(size - done, GPUD_BULK_DIRECT);
+    rc = offer(stage, (char *)(uintptr_t)source + done, part, deadline);
+    if (rc != 0)
+      break;
+    rc = post_direct(stage, GPUD_OP_COPY_IN, address + done, part, stream, deadline);
+    int left = withdraw(stage, rc);
+    if (left != 0)
+      rc = left;
+    if (rc > 0)
+      gpud_connection_count_copied(stage->connection, part, 0);
+  }
+  gpud_mutex_release(turn);
+  return rc;
+}
+
+static bool same_get(const gpud_direct_get *get, const char *destination, uint64_t address, uint64_t size,
+                     uint32_t stream)
+{
+  return get->destination == destination && get->address == address && get->size == size && get->stream == stream;
+}
+
+/* As get_direct, nothing being under way. */
+static int64_t ask_direct(gpud_stage *stage, char *destination, uint64_t address, uint64_t size, uint32_t stream,
+                          uint64_t deadline)
+{
+  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
+  get->destination = NULL;
+  int64_t rc = offer(stage, destination, size, deadline);
+  if (rc != 0)
+    return rc;
+  rc = post_direct(stage, GPUD_OP_COPY_OUT, address, size, stream, deadline);
+  if (rc < 0)
+    withdraw(stage, 0);
+  else
+    *get = (gpud_direct_get){.stage = stage,
+                             .destination = destination,
+                             .address = address,
+                             .size = size,
+                             .stream = stream,
+                             .offered = true,
+                             .sequence = rc};
+  return rc;
+}
+
+/* A get that ran out of time goes on where it was when it is asked for again: on a slow link it would not end otherwise. */
+static int64_t get_direct(gpud_stage *stage, char *destination, uint64_t address, uint64_t size, uint32_t stream,
+                          uint64_t deadline)
+{
+  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
+  int64_t rc = 0;
+  if (!same_get(get, destination, address, size, stream)) {
+    rc = await_get(stage, deadline); /* another thread's */
+    if (rc == 0)
+      rc = ask_direct(stage, destination, address, size, stream, deadline);
+  }
+  if (rc >= 0)
+    rc = await_get(stage, deadline);
+  if (rc != 0)
+    return rc;
+  get->destination = NULL;
+  return get->sequence;
+}
+
+uint64_t gpud_stage_piece(const gpud_stage *stage, int put)
+{
+  return put && !stage->region ? GPUD_BULK_DIRECT : GPUD_BULK_MAX;
+}
+
+int gpud_stage_abandon(gpud_stage *stage, const void *memory, uint64_t size)
+{
+  if (stage->region)
+    return 0;
+  gpud_mutex *turn = turn_of(stage);
+  int rc = gpud_mutex_acquire(turn, gpud_now() + ABANDON_NS);
+  if (rc != 0)
+    return rc;
+  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
+  const char *begin = memory;
+  if (get->destination && get->destination >= begin && (uint64_t)(get->destination - begin) < size) {
+    if (get->offered)
+      gpud_connection_withdraw(stage->connection, GPUD_REGION_STREAM, (uint64_t)get->sequence);
+    *get = (gpud_direct_get){0};
+  }
+  gpud_mutex_release(turn);
+  return 0;
+}
+
+/* ---------------------------------------------------------------- either way */
+
+int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
+                      uint64_t deadline)
+{
+  if (size == 0)
+    return (int64_t)gpud_connection_posted(stage->connection);
+  if (size > UINT64_MAX - address)
+    return -EINVAL;
+  if (size <= GPUD_BULK_INLINE)
+    return put_inline(stage->connection, address, source, size, stream, deadline);
+  return stage->region ? put_staged(stage, address, source, size, stream, deadline)
+                       : put_direct(stage, address, source, size, stream, deadline);
+}
+
 int64_t gpud_bulk_get(gpud_stage *stage, void *destination, uint64_t address, uint64_t size, uint32_t stream,
                       uint64_t deadline)
 {
@@ -184,10 +351,12 @@ int64_t gpud_bulk_get(gpud_stage *stage, void *destination, uint64_t address, ui
     return (int64_t)gpud_connection_posted(stage->connection);
   if (size > UINT64_MAX - address)
     return -EINVAL;
-  int64_t rc = gpud_mutex_acquire(&stage->mutex, deadline);
+  gpud_mutex *turn = turn_of(stage);
+  int64_t rc = gpud_mutex_acquire(turn, deadline);
   if (rc != 0)
     return rc;
-  rc = get_staged(stage, destination, address, size, stream, deadline);
-  gpud_mutex_release(&stage->mutex);
+  rc = stage->region ? get_staged(stage, destination, address, size, stream, deadline)
+                     : get_direct(stage, destination, address, size, stream, deadline);
+  gpud_mutex_release(turn);
   return rc;
 }

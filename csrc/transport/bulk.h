@@ -1,5 +1,5 @@
 /*
- * Pageable memory to and from the device: staged through one pre-faulted region cut into chunks, so that the client's
+ * Pageable memory to and from the device. Where the endpoint is DIRECT it takes and fills the caller's memory itself; else bytes are staged through one pre-faulted region cut into chunks, so that the client's
  * copy of one chunk runs while the worker copies the last. Blocks for credit and for free chunks, never for more.
  *
  * Ownership: a chunk is busy until the command that uses it is complete (its sequence number).
@@ -20,10 +20,15 @@
 #define GPUD_BULK_CACHED 16777216 /* transfers below this may still be in the cache when they are used: */
 #define GPUD_BULK_PIECE 131072    /* they go in pieces that gpud_copy leaves there, */
 #define GPUD_COPY_STREAM 196608   /* but not whole chunks */
+#define GPUD_BULK_DIRECT 8388608  /* a direct put goes in commands of so many bytes: each, once begun, is ended */
+#define GPUD_BULK_MAX 268435456   /* what to ask for in one call, so that signals are heard in between */
 
 typedef struct gpud_stage gpud_stage;
 
-/* Creates the region `number` of chunks * chunk_size bytes, pre-faulted. 0 or -errno as gpud_region_create. */
+/*
+ * Creates the region `number` of chunks * chunk_size bytes, pre-faulted; where the endpoint is DIRECT, nothing but the stage. 0 or -errno as
+ * gpud_region_create.
+ */
 int gpud_stage_create(gpud_connection *c, uint32_t number, uint32_t chunks, uint64_t chunk_size, uint64_t deadline,
                       gpud_stage **stage);
 void gpud_stage_free(gpud_stage *stage);
@@ -35,9 +40,17 @@ void gpud_stage_free(gpud_stage *stage);
  */
 int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
                       uint64_t deadline);
-/* Device `address` -> destination[size], as COPY_OUT commands on `stream`; returns when the bytes are there. As above. */
+/*
+ * Device `address` -> destination[size], as COPY_OUT commands on `stream`; returns when the bytes are there. As above. Where copies are
+ * direct, the destination is still written to after -ETIMEDOUT, until the same call is repeated and ends otherwise or
+ * gpud_stage_abandon: repeated, it goes on where it was.
+ */
 int64_t gpud_bulk_get(gpud_stage *stage, void *destination, uint64_t address, uint64_t size, uint32_t stream,
                       uint64_t deadline);
+/* How many bytes to put or get in one call, so that time and signals can be looked at between two. */
+uint64_t gpud_stage_piece(const gpud_stage *stage, int put);
+/* A get into memory[size] that ran out of time will not be repeated: nothing is written there any more. 0, or -ETIMEDOUT: keep the memory. */
+int gpud_stage_abandon(gpud_stage *stage, const void *memory, uint64_t size);
 /* Copies with what suits the size: libc, or from GPUD_COPY_STREAM on stores that pass the caches by. */
 void gpud_copy(void *destination, const void *source, uint64_t size);
 /* The same towards memory that the other side reads next (stays in the shared cache): for staging. */

@@ -1,6 +1,8 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +18,8 @@
  * the lock is then taken while there is nothing else to do, not when the message is there.
  */
 #define HELD_LOOKS 50
+/* How long to wait for another's announcement or withdrawal of a region: each ends, by what it waits for, sooner. */
+#define WITHDRAW_NS (2 * GPUD_STALL_MS * 1000000ull)
 
 struct gpud_connection {
   gpud_endpoint *ep;
@@ -32,6 +36,7 @@ struct gpud_connection {
   uint64_t copied_out;
   gpud_mutex regions; /* the order of descriptors is the order of REGION_ADDs */
   int32_t regions_error;
+  gpud_direct direct;
 };
 
 gpud_connection *gpud_connection_new(gpud_endpoint *ep, int client)
@@ -47,6 +52,8 @@ gpud_connection *gpud_connection_new(gpud_endpoint *ep, int client)
 }
 
 gpud_endpoint *gpud_connection_endpoint(gpud_connection *c) { return c->ep; }
+
+gpud_direct *gpud_connection_direct(gpud_connection *c) { return &c->direct; }
 
 static inline int ended(const gpud_connection *c)
 {
@@ -246,6 +253,11 @@ void gpud_connection_get_stats(gpud_connection *c, gpud_connection_stats *stats)
 
 const char *gpud_connection_transport(const gpud_connection *c) { return c->ep->ops->name; }
 
+void gpud_connection_reason(gpud_connection *c, char *text, size_t size)
+{
+  snprintf(text, size, "%s", c->ep->ops->reason(c->ep));
+}
+
 void gpud_connection_hold(gpud_connection *c) { gpud_fetch_add_u32(&c->users, 1); }
 
 void gpud_connection_let_go(gpud_connection *c)
@@ -258,8 +270,13 @@ void gpud_connection_free(gpud_connection *c)
 {
   if (!c)
     return;
+  bool forgotten = ended(c); /* in a forked child: the mutex's holder may not exist */
   gpud_store_relaxed_u32((uint32_t *)&c->ended, (uint32_t)-ESHUTDOWN);
+  /* A region that is freed meanwhile, by a garbage collector perhaps, is in the middle of its withdrawal, or finds the end. */
+  bool alone = !forgotten && gpud_mutex_acquire(&c->regions, gpud_now() + WITHDRAW_NS) == 0;
   c->ep->ops->close(c->ep);
+  if (alone)
+    gpud_mutex_release(&c->regions);
   gpud_connection_let_go(c);
 }
 
@@ -282,9 +299,28 @@ int gpud_connection_announce(gpud_connection *c, const gpud_region_offer *offer,
     int64_t sequence = gpud_connection_post(c, GPUD_OP_REGION_ADD, 0, &add, sizeof add, deadline);
     if (sequence < 0) {
       rc = (int)sequence;
-      c->regions_error = -EPIPE; /* a descriptor that nothing announces: the two are out of step for good */
+      c->ep->ops->region_withdraw(c->ep, offer->number, 0);
+      if (c->ep->properties & GPUD_ENDPOINT_MAPS)
+        c->regions_error = -EPIPE; /* a descriptor that nothing announces: the two are out of step for good */
     }
   }
+  gpud_mutex_release(&c->regions);
+  return rc;
+}
+
+int gpud_connection_offer(gpud_connection *c, const gpud_region_offer *offer, uint64_t deadline)
+{
+  return ended(c) ? ended(c) : c->ep->ops->region_offer(c->ep, offer, deadline);
+}
+
+int gpud_connection_withdraw(gpud_connection *c, uint32_t region, uint64_t sequence)
+{
+  if (ended(c)) /* also in a forked child, where the mutex may be held by nobody */
+    return ended(c);
+  int rc = gpud_mutex_acquire(&c->regions, gpud_now() + WITHDRAW_NS);
+  if (rc != 0)
+    return rc;
+  rc = ended(c) ? ended(c) : c->ep->ops->region_withdraw(c->ep, region, sequence);
   gpud_mutex_release(&c->regions);
   return rc;
 }

@@ -7,10 +7,12 @@
 #ifndef GPUD_CONNECTION_H
 #define GPUD_CONNECTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "endpoint.h"
+#include "lock.h"
 
 /* cffi: begin */
 typedef struct gpud_connection gpud_connection;
@@ -72,6 +74,11 @@ void gpud_connection_interrupt(gpud_connection *c);
 void gpud_connection_forget(gpud_connection *c);
 void gpud_connection_get_stats(gpud_connection *c, gpud_connection_stats *stats);
 const char *gpud_connection_transport(const gpud_connection *c);
+/*
+ * In words, what ended the connection or why the last call was refused, as far as the errno does not say it; empty where it does. Not
+ * after gpud_connection_free.
+ */
+void gpud_connection_reason(gpud_connection *c, char *text, size_t size);
 
 /* Measuring a link, with the same post and receive that everything else uses. */
 /*
@@ -107,8 +114,9 @@ int gpud_region_create(gpud_connection *c, uint32_t number, uint64_t size, uint3
 void *gpud_region_pointer(const gpud_region *region);
 uint64_t gpud_region_size(const gpud_region *region);
 /*
- * Posts REGION_DROP (unless the connection is gone), and waits for what of the region's bytes is still on its way out.
- * The memory stays mapped here until gpud_region_free.
+ * Posts REGION_DROP (unless the connection is gone), and sees to it that what commands before it still take from the region is on
+ * its way. What a COPY_OUT before it has not brought by now may never come: over shm it does, over tcp it is dropped.
+ * The memory stays mapped here until gpud_region_free, which may come after the connection's end.
  */
 int gpud_region_drop(gpud_connection *c, gpud_region *region, uint64_t deadline);
 void gpud_region_free(gpud_region *region);
@@ -125,6 +133,13 @@ int64_t gpud_connection_post_parts(gpud_connection *c, uint8_t op, uint32_t stre
                                    uint32_t head_size, const void *body, uint32_t body_size, uint64_t deadline);
 /* region.c: offers the region to the peer and posts the REGION_ADD that announces it (`address`: in the window, or 0), as one step. */
 int gpud_connection_announce(gpud_connection *c, const gpud_region_offer *offer, uint64_t address, uint64_t deadline);
+/* Offers memory that no REGION_ADD announces: GPUD_REGION_STREAM, where the endpoint is DIRECT. -errno as region_offer and post. */
+int gpud_connection_offer(gpud_connection *c, const gpud_region_offer *offer, uint64_t deadline);
+/*
+ * Ends what announce or offer began: once it returns, the endpoint does not touch the region's memory any more. `sequence`: of the last command that
+ * may use it. 0, -ENOENT, -ETIMEDOUT, -ESHUTDOWN: the connection is gone, and with it whoever could touch it.
+ */
+int gpud_connection_withdraw(gpud_connection *c, uint32_t region, uint64_t sequence);
 /* Adds to the statistics what was copied to and from regions outside rma_read and rma_write. */
 void gpud_connection_count_copied(gpud_connection *c, uint64_t in, uint64_t out);
 /*
@@ -135,5 +150,23 @@ void gpud_connection_hold(gpud_connection *c);
 void gpud_connection_let_go(gpud_connection *c);
 
 gpud_endpoint *gpud_connection_endpoint(gpud_connection *c);
+
+/* A direct get that was asked for: its bytes go to `destination` as they come, also after its caller's deadline. */
+typedef struct gpud_direct_get {
+  const struct gpud_stage *stage;
+  char *destination; /* NULL: none */
+  uint64_t address;
+  uint64_t size;
+  uint32_t stream;
+  bool offered; /* the endpoint has the memory; not so once all is there */
+  int64_t sequence;
+} gpud_direct_get;
+
+/* bulk.c: what the direct transfers of all stages of the connection share. */
+typedef struct gpud_direct {
+  gpud_mutex mutex;
+  gpud_direct_get get;
+} gpud_direct;
+gpud_direct *gpud_connection_direct(gpud_connection *c);
 
 #endif

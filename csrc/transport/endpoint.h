@@ -42,6 +42,15 @@ typedef struct gpud_region_offer {
   int fd; /* its sealed memfd, or -1: GPUD_REGION_STREAM has none */
 } gpud_region_offer;
 
+/* Memory of the worker's that transfers go to and come from. */
+typedef struct gpud_local {
+  void *memory;
+  uint64_t size;
+  int device;      /* `memory` is an address of the device's: nothing here may dereference it */
+  int fd;          /* of a device's: a dma-buf of it, or -1 */
+  uint64_t offset; /* of the memory in that */
+} gpud_local;
+
 /* What an endpoint can do beyond the table, in gpud_endpoint.properties. */
 #define GPUD_ENDPOINT_MAPS 1u   /* regions are mapped at the worker: a region's fd is needed */
 #define GPUD_ENDPOINT_DIRECT 2u /* GPUD_REGION_STREAM: copies reach any memory of the client's without registering it */
@@ -97,14 +106,22 @@ typedef struct gpud_endpoint_ops {
    * Worker: one-sided copies between local memory and [offset, offset + size) of a region, complete on return. Block while bytes
    * move. Over tcp bytes ride behind their command: then a command's region is read from front to back, once, and what its handler
    * leaves of them is skipped.
-   * -ENOENT, -ERANGE (past its end), -EACCES, -EPIPE, -EPROTO, -ETIMEDOUT (GPUD_STALL_MS without a byte), -ENOMEM.
+   * -ENOENT, -ERANGE (past its end), -EACCES, -EPIPE, -EPROTO, -ETIMEDOUT (GPUD_STALL_MS without a byte), -ENOMEM,
+   * -ENOTSUP (over tcp: of another region than the command's in hand).
    */
   int (*rma_read)(gpud_endpoint *ep, uint32_t region, uint64_t offset, void *destination, uint64_t size);
   int (*rma_write)(gpud_endpoint *ep, uint32_t region, uint64_t offset, const void *source, uint64_t size);
 
+  /*
+   * Worker: transfers will go to or come from this memory, which stays until local_gone: it may be registered. 0: rma_read and rma_write
+   * reach it, a device's too. -ENOTSUP: not a device's. -ENOMEM, -errno: not this; host memory is reached none the less, if slower.
+   */
+  int (*local_here)(gpud_endpoint *ep, const gpud_local *local);
   /* Worker: local memory [memory, memory + size) is about to be unmapped: forgets what it registered of it. */
   void (*local_gone)(gpud_endpoint *ep, const void *memory, uint64_t size);
 
+  /* In words, what ended the connection or why the last call was refused, as far as the errno does not say it; may be empty. */
+  const char *(*reason)(gpud_endpoint *ep);
   /* Whether the peer's end is still open: 1 or 0. Any thread. */
   int (*alive)(gpud_endpoint *ep);
   /* In a forked child: closes this process's copy of the descriptors and tells the peer nothing, now and in close. */
@@ -118,6 +135,10 @@ struct gpud_endpoint {
   uint64_t features;   /* GPUD_FEATURE_* granted */
   uint32_t properties; /* GPUD_ENDPOINT_* */
 };
+
+/* What most transports fill these slots with: all host memory is reached as it is; the errno says it all. */
+int gpud_endpoint_local_here(gpud_endpoint *ep, const gpud_local *local);
+const char *gpud_endpoint_no_reason(gpud_endpoint *ep);
 
 /* cffi: begin */
 typedef struct gpud_endpoint gpud_endpoint;

@@ -157,6 +157,7 @@ static int check_module_status(const char *body, size_t rest) { return !has_nul(
 
 static int check_fault(const char *body, size_t rest) { return !has_nul(REST(gpud_msg_fault), rest); }
 
+/* BYE and DIRECT: a number, zero, text. */
 static int check_bye(const char *body, size_t rest)
 {
   BODY(gpud_msg_bye, m);
@@ -231,6 +232,7 @@ static const message_rule RULES[256] = {
   [GPUD_OP_FAULT] = {"FAULT", check_fault, sizeof(gpud_msg_fault), GPUD_MAX_TEXT, FROM_WORKER},
   [GPUD_OP_BYE] = {"BYE", check_bye, sizeof(gpud_msg_bye), GPUD_MAX_TEXT, FROM_WORKER},
   [GPUD_OP_OUTPUT] = {"OUTPUT", check_nothing, 0, GPUD_MAX_TEXT, FROM_WORKER},
+  [GPUD_OP_DIRECT] = {"DIRECT", check_bye, sizeof(gpud_msg_direct), GPUD_MAX_TEXT, FROM_WORKER},
   [GPUD_OP_COMPLETED] = {"COMPLETED", check_completed, sizeof(gpud_msg_completed), 0, LINK_WORKER},
   [GPUD_OP_BYTES] = {"BYTES", check_nothing, sizeof(gpud_msg_bytes), 0, LINK_WORKER},
   [GPUD_OP_REGION_KEY] = {"REGION_KEY", check_nothing, sizeof(gpud_msg_region_key), 0, LINK_CLIENT},

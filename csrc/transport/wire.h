@@ -72,6 +72,7 @@
 #define GPUD_OP_FAULT 132  /* the first command that failed; sent once, the session is poisoned from there */
 #define GPUD_OP_BYE 133    /* the server ends the session, with the reason */
 #define GPUD_OP_OUTPUT 134 /* bytes that kernels printed; a SYNCHRONIZE posted after taking them in asks for more */
+#define GPUD_OP_DIRECT 135 /* verbs: by which way bulk reaches device memory, after the first that did */
 
 /*
  * Link messages, between the two endpoints of a transport that shares no memory; never seen above them. Their head's tag and
@@ -325,6 +326,11 @@ typedef struct gpud_msg_bye { /* followed by text */
   uint32_t reserved;
 } gpud_msg_bye;
 
+typedef struct gpud_msg_direct { /* followed by text: the way's name, and why there is no better one */
+  uint32_t way;                  /* GPUD_DIRECT_* (engine.h) */
+  uint32_t reserved;
+} gpud_msg_direct;
+
 typedef struct gpud_msg_completed {
   uint64_t sequence;
   uint32_t faulted; /* 0 or 1 */
@@ -360,7 +366,8 @@ _Static_assert(sizeof(gpud_param) == 8 && sizeof(gpud_msg_kernel_info) == 24 && 
 _Static_assert(sizeof(gpud_msg_completed) == 16 && sizeof(gpud_msg_bytes) == 8 && sizeof(gpud_msg_region_key) == 16 &&
                    sizeof(gpud_msg_credit) == 8,
                "fits one slot");
-_Static_assert(sizeof(gpud_msg_module_status) == 16 && sizeof(gpud_msg_fault) == 48 && sizeof(gpud_msg_bye) == 8,
+_Static_assert(sizeof(gpud_msg_module_status) == 16 && sizeof(gpud_msg_fault) == 48 && sizeof(gpud_msg_bye) == 8 &&
+                   sizeof(gpud_msg_direct) == 8,
                "packed");
 
 #define GPUD_SLOTS(size) (((uint32_t)(size) + GPUD_SLOT_SIZE - 1) / GPUD_SLOT_SIZE)

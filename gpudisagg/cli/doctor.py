@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import importlib
 import json
 import os
 import platform
+import resource
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from gpudisagg._version import __version__
 from gpudisagg.sizes import format_size
+
+if TYPE_CHECKING:
+    from transport import Connection
 
 
 @dataclass(frozen=True)
@@ -177,18 +182,40 @@ def _cuda() -> Finding:
     )
 
 
-def _rdma() -> Finding:
-    nics = []
-    with contextlib.suppress(OSError):
-        nics = sorted(entry.name for entry in Path("/sys/class/infiniband").iterdir())
-    if not nics:
-        return _absent(
-            "RDMA", "no NIC in /sys/class/infiniband; not needed, this version has shared memory only"
-        )
-    return _absent("RDMA", f"{', '.join(nics)} is here, but this version has shared memory only")
+def _verbs() -> Finding:
+    try:
+        from transport.ways import probe_verbs
+    except ImportError as error:
+        return _absent("RDMA verbs", f"not tried: {error}")
+    works, words = probe_verbs()
+    return _ok("RDMA verbs", words) if works else _absent("RDMA verbs", words)
 
 
-def _server(address: str) -> Finding:
+def _kernel_tls() -> Finding:
+    try:
+        from transport import tls
+    except ImportError as error:
+        return _absent("kernel TLS", f"not tried: {error}")
+    why = tls.available()
+    if why:
+        return _absent("kernel TLS", f"{why}; tcp:// goes without TLS")
+    return _ok(
+        "kernel TLS", f"the kernel can carry TLS over tcp://, with the keys that {tls.OPENSSL} hands it"
+    )
+
+
+def _memlock() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    detail = f"{_limit(soft)} may be locked, and registered for RDMA; up to {_limit(hard)} can be asked for"
+    return _ok("memlock limit", detail) if soft == hard else _absent("memlock limit", f"{detail} (ulimit -l)")
+
+
+def _limit(value: int) -> str:
+    return "any amount" if value == resource.RLIM_INFINITY else format_size(value)
+
+
+def _server(address: str) -> list[Finding]:
+    """A session there: by which way, and how fast that is."""
     import transport
 
     what = f"server {address}"
@@ -196,12 +223,65 @@ def _server(address: str) -> Finding:
         with transport.connect(address, name="gpudisagg doctor", timeout=10.0) as connection:
             welcome = connection.welcome
             assert welcome is not None  # a connection that connect() made has one
+            findings = [
+                _ok(
+                    what,
+                    f"gave session {welcome.session} on {welcome.name}, "
+                    f"{format_size(welcome.memory)} of device memory",
+                )
+            ]
+            findings += [
+                _ok(f"way {way.transport}", way.why)
+                if way.why == transport.PICKED
+                else _absent(f"way {way.transport}", way.why)
+                for way in connection.ways
+            ]
+            findings.append(_speed(connection))
     except (transport.TransportError, ValueError) as error:
-        return _broken(what, str(error))
-    return _ok(
-        what,
-        f"gave session {welcome.session} on {welcome.name}, {format_size(welcome.memory)} of device memory",
+        return [_broken(what, str(error))]
+    return findings
+
+
+_ROUND_TRIPS = 200
+_TEST_SIZE = 16 << 20  # bytes, or what the session has
+_TEST_RUNS = 3
+
+
+def _speed(connection: Connection) -> Finding:
+    """Of a command and its completion, and of bytes to the device and back: the best of a few."""
+    from transport import wire
+    from transport.stage import Stage
+
+    welcome = connection.welcome
+    assert welcome is not None
+    best = min(
+        _timed(lambda: connection.wait(connection.post(wire.OP_SYNCHRONIZE, 0, b"")))
+        for _ in range(_ROUND_TRIPS)
     )
+    said = f"a command and its completion take {best * 1e6:.3g} µs"
+    if not welcome.window_base or welcome.memory < welcome.granularity:
+        return _ok("speed", said)
+    size = min(_TEST_SIZE, welcome.memory) // welcome.granularity * welcome.granularity
+    connection.post(wire.OP_MAP, 0, wire.Map(welcome.window_base, size).pack())
+    data = np.ones(size, np.uint8)  # not zeros: those would be one page, again and again
+    stage = Stage(connection, None, 8, 1 << 20)
+    base = welcome.window_base
+    try:
+        up = min(_timed(lambda: connection.wait(stage.put(base, data))) for _ in range(_TEST_RUNS))
+        down = min(_timed(lambda: connection.wait(stage.get(data, base))) for _ in range(_TEST_RUNS))
+    finally:
+        stage.close()
+    return _ok(
+        "speed",
+        f"{said}; {format_size(size)} go at {size / up / 1e9:.2g} GB/s to the device, "
+        f"{size / down / 1e9:.2g} GB/s back",
+    )
+
+
+def _timed(call: Callable[[], object]) -> float:
+    begun = perf_counter()
+    call()
+    return perf_counter() - begun
 
 
 CHECKS: list[Callable[[], Finding]] = [
@@ -216,25 +296,29 @@ CHECKS: list[Callable[[], Finding]] = [
     _cache,
     lambda: _packages("demo", ["sklearn", "matplotlib", "rich"], "to run the demonstrations"),
     _cuda,
-    _rdma,
+    _verbs,
+    _memlock,
+    _kernel_tls,
 ]
 
 
 @click.command("doctor")
+@click.argument("server", metavar="[ADDRESS]", required=False)
 @click.option(
     "--address",
     envvar="GPUDISAGG_ADDRESS",
-    help="Also open a session on this server.  [env: GPUDISAGG_ADDRESS]",
+    help="Also open a session on this server, as ADDRESS does.  [env: GPUDISAGG_ADDRESS]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def command(address: str | None, as_json: bool) -> None:
-    """Say what works on this machine, and what does not and why.
+def command(server: str | None, address: str | None, as_json: bool) -> None:
+    """Say what works on this machine, and what does not and why. With an ADDRESS also what that server gives,
+    by which way, and how fast.
 
     Exit status 1 if something that is needed is broken; what is merely absent is not.
     """
     findings = [check() for check in CHECKS]
-    if address:
-        findings.append(_server(address))
+    if where := server or address:
+        findings += _server(where)
     broken = any(finding.state == "broken" for finding in findings)
     if as_json:
         click.echo(

@@ -23,9 +23,12 @@ def _options(function: Any) -> Any:
     """
     for option in reversed(OPTIONS):
         shown = f"{option.help}  [env: {option.environment}; default: {option.shown_default}]"
-        decorate = click.option(
-            option.flag, option.name, metavar=option.metavar, multiple=option.many, help=shown
-        )
+        if option.switch:  # None where it is not given: the environment or the file may have it
+            decorate = click.option(option.flag, option.name, is_flag=True, default=None, help=shown)
+        else:
+            decorate = click.option(
+                option.flag, option.name, metavar=option.metavar, multiple=option.many, help=shown
+            )
         function = decorate(function)
     return function
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpudisagg import Session
+from gpudisagg import DeviceArray, Session
 
 _MAX_SHARED = 48 * 1024  # bytes of shared memory that every CUDA device gives a block
 _GOOD_SHARED = 16 * 1024  # with so much, several blocks fit a multiprocessor, and one a CPU's first cache
@@ -85,10 +85,9 @@ class DeviceKMeans:
         self._sums = session.empty((self._blocks, clusters, dims), self._dtype)
         self._counts = session.empty((self._blocks, clusters), np.int32)
         self._changed = session.zeros((1,), np.int32)
-        # Both sides reach these: the kernels store into them, the host reads them, and nothing is copied.
-        self._shift = session.host_empty((clusters,), np.float64)
-        self._moves = session.host_empty((1,), np.int64)
-        self._partial = session.host_empty((self._blocks,), np.float64)
+        self._shift = Told(session, clusters, np.float64)
+        self._moves = Told(session, 1, np.int64)
+        self._partial = Told(session, self._blocks, np.float64)
         session.synchronize()
 
     def _pad(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -112,8 +111,8 @@ class DeviceKMeans:
             self._assign()
             self._accumulate()
             made += 1
-            settled = int(self._moves[0]) == 0
-            converged = settled or float(self._shift.sum()) <= tolerance
+            settled = int(self._moves.host[0]) == 0
+            converged = settled or float(self._shift.host.sum()) <= tolerance
             self._previous, self._labels = self._labels, self._previous
             if progress is not None:
                 progress(made)
@@ -144,18 +143,37 @@ class DeviceKMeans:
             self._sums, self._counts, self._blocks, self._centroids, self._moved
         )
         kernels["report"][1, self._clusters](
-            self._centroids, self._moved, self._changed, self._shift, self._moves
+            self._centroids, self._moved, self._changed, self._shift.device, self._moves.device
         )
+        self._shift.bring()
+        self._moves.bring()
         self._centroids, self._moved = self._moved, self._centroids
         self._session.synchronize()
 
     def download(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any], float]:
         """Labels (n,), centroids (clusters, dims), and the inertia: the sum of squared distances."""
         self._module["inertia"][self._blocks, _BLOCK](
-            self._points, self._centroids, self._labels, self._n, self._partial
+            self._points, self._centroids, self._labels, self._n, self._partial.device
         )
+        self._partial.bring()
         labels, centroids = self._labels.get(), self._centroids.get()[:, : self._dims]
-        return labels, centroids, float(self._partial.sum())
+        return labels, centroids, float(self._partial.host.sum())
+
+
+class Told:
+    """A few numbers that a kernel has for the host: in memory that both reach, where there is such, so that
+    nothing is copied; else in device memory, and copied behind the kernel.
+
+    device: the kernel's argument. host: the numbers, at the next synchronisation after `bring()`.
+    """
+
+    def __init__(self, session: Session, count: int, dtype: Any) -> None:
+        self.host = session.host_empty((count,), dtype)
+        self.device = self.host if session.capabilities.host_map else session.empty((count,), dtype)
+
+    def bring(self) -> None:
+        if isinstance(self.device, DeviceArray):
+            self.device.get(self.host, blocking=False)
 
 
 def cluster_on_device(

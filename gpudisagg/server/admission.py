@@ -23,8 +23,16 @@ class Grant:
     wait: float
 
 
-def check_user(uid: int, config: ServerConfig) -> None:
-    """The daemon's own user, root, and those it was told may use it. Refused: any other."""
+def check_user(uid: int | None, config: ServerConfig) -> None:
+    """The daemon's own user, root, and those it was told may use it. Refused: any other, and one that the
+    kernel doesn't know (None).
+    """
+    if uid is None:
+        raise Refused(
+            wire.STATUS_DENIED,
+            "this server lets in processes of its own host only, and this connection is from elsewhere; "
+            "its operator can allow that: --allow-network",
+        )
     if uid not in (os.geteuid(), 0) and uid not in config.allow_uid:
         raise Refused(
             wire.STATUS_DENIED,

@@ -37,6 +37,10 @@ class ServerConfig:
     """All that a daemon needs to know. Sizes in bytes, times in seconds."""
 
     listen: tuple[str, ...]
+    allow_network: bool
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_ca: Path | None
     workers: int
     spares: int
     device: str
@@ -74,7 +78,7 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
 
 
 def _address(value: Any) -> str:
-    return str(address.parse(_text(value)))
+    return str(address.parse(_text(value), listening=True))
 
 
 def _size(value: Any) -> int:
@@ -84,6 +88,16 @@ def _size(value: Any) -> int:
     if size == 0:
         raise ValueError("must be more than 0 bytes")
     return size
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("1", "true", "yes", "on"):
+        return True
+    if str(value).lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{value!r} is neither true nor false")
 
 
 def _text(value: Any) -> str:
@@ -151,6 +165,7 @@ class Option:
     default: Any  # already parsed; None: worked out from the environment by resolve()
     shown_default: str
     many: bool = False
+    switch: bool = False  # its flag stands for true, without a value
 
     @property
     def flag(self) -> str:
@@ -166,10 +181,38 @@ OPTIONS = (
         "listen",
         "ADDRESS",
         _address,
-        "Where to listen; may be given several times. Only unix:// exists yet.",
+        "Where to listen: unix:///path, tcp://host:port, rdma://host:port; may be given several times. "
+        "Port 0 is a free one.",
         None,
         "/run/gpudisagg.sock for root, else in $XDG_RUNTIME_DIR",
         many=True,
+    ),
+    Option(
+        "allow_network",
+        "",
+        _switch,
+        "Let clients in over tcp:// and rdma:// whose user nobody can check, and listen beyond this host: "
+        "whoever reaches the port may then run code as the server's user, unless --tls-ca limits it.",
+        False,
+        "no",
+        switch=True,
+    ),
+    Option(
+        "tls_cert",
+        "FILE",
+        _path,
+        "PEM certificate (chain) that tcp:// clients see; only where the kernel can carry TLS.",
+        None,
+        "no TLS",
+    ),
+    Option("tls_key", "FILE", _path, "PEM private key of --tls-cert.", None, "the same file"),
+    Option(
+        "tls_ca",
+        "FILE",
+        _path,
+        "PEM certificates of who may sign a client's: a client must then show one that they signed.",
+        None,
+        "clients need none",
     ),
     Option(
         "workers", "N", _integer(1, 256), "Sessions served at once, each by a warm worker process.", 2, "2"
@@ -301,7 +344,24 @@ def resolve(
         values["listen"] = default_listen(environ, os.geteuid())
     if values["cache_dir"] is None:
         values["cache_dir"] = default_cache_dir(environ)
-    return ServerConfig(**values)
+    config = ServerConfig(**values)
+    _check_together(config)
+    return config
+
+
+def _check_together(config: ServerConfig) -> None:
+    """What no setting by itself can be wrong about."""
+    if config.tls_cert is None and (config.tls_key or config.tls_ca):
+        raise ConfigError("--tls-key and --tls-ca are for TLS: give --tls-cert too")
+    for text in config.listen:
+        place = address.parse(text, listening=True)
+        if not place.is_local and not config.allow_network:
+            raise ConfigError(
+                f"--listen {text}: others than this host may reach it, and whoever does may run code as this "
+                "user: listen on 127.0.0.1, or say --allow-network (and see --tls-ca)"
+            )
+        if place.scheme == "rdma" and config.tls_cert:
+            raise ConfigError(f"--listen {text}: RDMA is not encrypted; with --tls-cert only tcp:// is")
 
 
 def _parse(option: Option, given: Any, source: str) -> Any:

@@ -10,24 +10,31 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import errno
 import itertools
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpudisagg.server import admission
 from gpudisagg.server.config import ServerConfig
 from gpudisagg.server.handoff import Job
+from gpudisagg.server.listeners import Listener, Listeners
 from gpudisagg.server.supervisor import Supervisor, WorkerProcess, worker_command
 from gpudisagg.sizes import format_size
-from transport import address, bootstrap, wire
-from transport.errors import ProtocolError, Refused
+from transport import bootstrap, wire
+from transport.address import Address
+from transport.bootstrap import Peer
+from transport.errors import ProtocolError, Refused, TransportError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 log = logging.getLogger("gpudisagg.daemon")
 
@@ -108,7 +115,8 @@ class Daemon:
         self, config: ServerConfig, command: Callable[[ServerConfig, int], list[str]] = worker_command
     ) -> None:
         self.config = config
-        self._listeners: list[tuple[socket.socket, address.Address, int]] = []
+        self._listeners = Listeners()
+        self._tls: SSLContext | None = None
         self._accepting: list[asyncio.Task[None]] = []
         self._pending: set[asyncio.Task[None]] = set()
         self._queue = Queue()
@@ -123,16 +131,18 @@ class Daemon:
         OSError: an address cannot be listened on. StartError: no worker can be started.
         """
         try:
-            for text in self.config.listen:
-                place = address.parse(text)
-                listener = bootstrap.bind(place, 0o666 if self.config.allow_uid else 0o600, _BACKLOG)
-                listener.setblocking(False)
-                self._listeners.append((listener, place, Path(place.path).stat().st_ino))
+            self._tls = _tls_context(self.config)
+            self._listeners.open(self.config.listen, 0o666 if self.config.allow_uid else 0o600, _BACKLOG)
             await self._workers.start()
         except BaseException:
             await self.close(grace=0)
             raise
-        self._accepting = [asyncio.create_task(self._accept(listener)) for listener, _, _ in self._listeners]
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it listens, with the ports that the kernel chose."""
+        return list(self._listeners.addresses)
 
     async def close(self, grace: float | None = None) -> None:
         """Stops listening, ends the sessions with a BYE (killing those left after `grace` seconds), reaps
@@ -141,9 +151,8 @@ class Daemon:
         for accepting in self._accepting:
             accepting.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
-        for listener, place, inode in self._listeners:
-            bootstrap.unbind(listener, place, inode)
-        self._listeners, self._accepting = [], []
+        self._listeners.close()
+        self._accepting = []
         self._queue.end(admission.shutting_down())
         if self._pending:  # those who were queued read why; those who have not spoken yet are hung up on
             await asyncio.wait(self._pending, timeout=0.1)
@@ -167,11 +176,11 @@ class Daemon:
             "refused": {wire.status_name(status): count for status, count in sorted(self._refused.items())},
         }
 
-    async def _accept(self, listener: socket.socket) -> None:
+    async def _accept(self, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                client, _ = await loop.sock_accept(listener)
+                client, _ = await loop.sock_accept(listener.socket)
             except OSError as error:
                 log.error("cannot accept: %s; trying again", error)
                 await asyncio.sleep(_ACCEPT_PAUSE)
@@ -181,15 +190,24 @@ class Daemon:
                 bootstrap.hang_up(client)
                 self._refused[wire.STATUS_BUSY] += 1
                 continue
-            pending = asyncio.create_task(self._let_in(client))
+            pending = asyncio.create_task(self._let_in(client, listener))
             self._pending.add(pending)
             pending.add_done_callback(self._pending.discard)
 
-    async def _let_in(self, client: socket.socket) -> None:
+    async def _let_in(self, client: socket.socket, listener: Listener) -> None:
         """From accept to handover, or to a refusal. Owns the client's socket; the worker gets a copy."""
+        if self._tls is not None and not listener.is_unix:
+            try:
+                client = await asyncio.wait_for(_secure(client, self._tls), self.config.hello_timeout)
+            except asyncio.TimeoutError:
+                log.debug("a client made no TLS handshake in time")
+                return
+            except (TransportError, OSError) as error:
+                log.warning("a client did not get in: %s", error)
+                return
         with client:
             try:
-                await self._hand_over(client)
+                await self._hand_over(client, listener)
                 return
             except Refused as refusal:
                 self._refuse(client, refusal)
@@ -200,12 +218,11 @@ class Daemon:
                 log.debug("a client hung up before it had a session %s", error)
             bootstrap.hang_up(client)
 
-    async def _hand_over(self, client: socket.socket) -> None:
-        peer = bootstrap.peer_of(client)
-        frame = await self._read_hello(client)
-        # Judged after HELLO was read: a client told earlier would find the socket closed before it reads why.
-        admission.check_user(peer.uid, self.config)
+    async def _hand_over(self, client: socket.socket, listener: Listener) -> None:
+        peer, whose = await self._whose(client, listener)
+        frame = await self._read_hello(client, peer)
         hello = wire.decode_hello(frame)
+        bootstrap.check_transport(hello, listener.schemes)
         grant = admission.admit(hello, self.config)
         if len(self._pending) > self.config.max_pending:
             raise admission.busy(f"{len(self._pending)} clients are waiting already")
@@ -217,20 +234,48 @@ class Daemon:
             if self._workers.assign(worker, job, client):
                 break
         log.info(
-            "session %d: %r of user %d, pid %d, on %s, up to %s of memory",
-            *(session, hello.name[:64], peer.uid, peer.pid, worker, format_size(grant.memory)),
+            "session %d: %r of %s, on %s, up to %s of memory",
+            *(session, hello.name[:64], whose, worker, format_size(grant.memory)),
         )
 
-    async def _read_hello(self, client: socket.socket) -> bytes:
+    async def _whose(self, client: socket.socket, listener: Listener) -> tuple[Peer | None, str]:
+        """Who connected, and in words; None where anybody may."""
+        if listener.is_unix:
+            peer = bootstrap.peer_of(client)
+            return peer, str(peer)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = client.getpeername()[:2]
+        if self.config.allow_network:
+            return None, f"somebody at {host} port {port}"
+        # The kernel's table of connections may be long: not on this thread.
+        peer = await asyncio.to_thread(bootstrap.peer_of, client)
+        return peer, f"{peer} at port {port}"
+
+    async def _read_hello(self, client: socket.socket, peer: Peer | None) -> bytes:
         timeout = self.config.hello_timeout
         try:
-            return await asyncio.wait_for(_read_frame(client), timeout)
+            return await asyncio.wait_for(self._first_words(client, peer), timeout)
         except asyncio.TimeoutError:
             raise Refused(
                 wire.STATUS_DEADLINE,
                 f"the client sent no whole HELLO within {timeout:g} s",
                 admission.RETRY_MS,
             ) from None
+
+    async def _first_words(self, client: socket.socket, peer: Peer | None) -> bytes:
+        """The frame that is not ASK; each ASK before it is answered."""
+        for _ in range(bootstrap.MAX_ASKS):
+            frame = await _read_frame(client)
+            # Judged once it was read: a client told earlier would find the socket closed before it reads why.
+            if peer is not None:
+                admission.check_user(peer.uid, self.config)
+            if wire.frame_type(frame) != wire.FRAME_ASK:
+                return frame
+            wire.decode_ask(frame)
+            answer = wire.encode_ways(self._listeners.ways(client))
+            if client.send(answer) != len(answer):
+                raise ClientGone  # it asks and asks, and reads no answer
+        raise ProtocolError(f"it asked {bootstrap.MAX_ASKS} times and said no HELLO")
 
     async def _worker(self, client: socket.socket, end: float) -> WorkerProcess:
         if not len(self._queue) and (worker := self._workers.take()) is not None:
@@ -274,7 +319,7 @@ async def _read_frame(client: socket.socket) -> bytes:
     return frame
 
 
-async def _readable(client: socket.socket) -> None:
+async def _readable(client: socket.socket | int) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_reader(client, lambda: None if ready.done() else ready.set_result(None))
@@ -282,6 +327,43 @@ async def _readable(client: socket.socket) -> None:
         await ready
     finally:
         loop.remove_reader(client)
+
+
+async def _writable(client: socket.socket | int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(client, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(client)
+
+
+def _tls_context(config: ServerConfig) -> SSLContext | None:
+    """OSError: TLS is asked for and cannot be had."""
+    if config.tls_cert is None:
+        return None
+    from transport import tls
+
+    if why := tls.available():
+        raise OSError(errno.ENOTSUP, f"--tls-cert: {why}")
+    return tls.server_context(config.tls_cert, config.tls_key, config.tls_ca)
+
+
+async def _secure(client: socket.socket, context: SSLContext) -> socket.socket:
+    """The TLS handshake; closes the client's socket where it fails, or is cancelled."""
+    from transport import tls
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(client)
+        handshake = tls.Handshake(client, context, None)
+        stack.callback(handshake.close)
+        while wanted := handshake.step():
+            fd = handshake.fileno()
+            await (_readable(fd) if wanted == select.POLLIN else _writable(fd))
+        secured = handshake.finish()
+        stack.pop_all()
+    return secured
 
 
 async def serve(config: ServerConfig, until_closed: int | None = None) -> None:
@@ -314,8 +396,8 @@ async def serve(config: ServerConfig, until_closed: int | None = None) -> None:
         return
     await starting
     try:
-        for text in config.listen:
-            print(f"gpudisagg: listening on {text}", flush=True)
+        for place in daemon.addresses:
+            print(f"gpudisagg: listening on {place}", flush=True)
         await stopped
     finally:
         await daemon.close()

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from gpudisagg.device.code import GlobalVariable, KernelCode
 from gpudisagg.server._engine import ffi, lib
-from transport.errors import check
-from transport.wire import decode_hello, pack_hello, text_bytes
+from transport.errors import TransportError, check
+from transport.layout import text_of
+from transport.wire import FEATURE_VERBS, MAX_TEXT, decode_hello, pack_hello, text_bytes
 
 ORPHAN_MS: int = lib.GPUD_ORPHAN_MS
 EXIT_ORPHAN: int = lib.GPUD_EXIT_ORPHAN
@@ -76,6 +77,13 @@ class Engine:
         ffi.buffer(body)[:] = pack_hello(decode_hello(hello))
         deadline = time.monotonic_ns() + int(timeout * 1e9)
         rc = lib.gpud_engine_attach(self._engine, socket, body, session, memory, host_memory, deadline)
+        if rc < 0 and body.features & FEATURE_VERBS:
+            text = ffi.new("char[]", MAX_TEXT)
+            lib.gpud_verbs_why(text, MAX_TEXT)
+            if why := text_of(bytes(ffi.string(text))):
+                lacking = TransportError(why)
+                lacking.errno = errno.ENOTSUP  # here: another way may do
+                raise lacking
         check(rc, "begin the session")
 
     def run(self) -> Run:

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import socket
 import threading
 
 from gpudisagg.device import CompileError, LoadedModule
 from gpudisagg.device.cpu.compiler import CpuCompiler
 from gpudisagg.server.engine import Engine, Run
 from gpudisagg.server.handoff import Ended, Job
-from transport import wire
+from transport import bootstrap, wire
 from transport.errors import DeadlineExceeded, PeerGone, ProtocolError, TransportError
 
 log = logging.getLogger("gpudisagg.session")
@@ -37,16 +39,13 @@ class Session:
         self._modules: dict[int, LoadedModule] = {}
 
     def serve(self, client: int) -> Ended:
-        """`client`: the connected socket, owned by the engine from here on. Returns when the session is over
-        and cleaned up.
-        """
+        """`client`: the connected socket, owned by this session. Returns when it is over and cleaned up."""
         job = self._job
         try:
-            self._engine.attach(
-                client, bytes.fromhex(job.hello), job.session, job.memory, job.host_memory, HANDSHAKE_TIMEOUT
-            )
+            self._attach(client)
         except TransportError as error:
             theirs = isinstance(error, PeerGone | DeadlineExceeded | ProtocolError)
+            theirs = theirs or error.errno == errno.ENOTSUP
             return Ended(job.session, f"no handshake: {error}", reusable=theirs)
         sound = True
         try:
@@ -65,6 +64,27 @@ class Session:
             sound = False
         self._free_modules()
         return Ended(job.session, reason, sound and not self._modules, stats)
+
+    def _attach(self, client: int) -> None:
+        """TransportError: there is no session. Where that is for want of what the client's transport takes,
+        the client has been told.
+        """
+        job = self._job
+        with socket.socket(fileno=os.dup(client)) as spare:  # for last words: the engine closes its own
+            try:
+                self._engine.attach(
+                    client,
+                    bytes.fromhex(job.hello),
+                    job.session,
+                    job.memory,
+                    job.host_memory,
+                    HANDSHAKE_TIMEOUT,
+                )
+            except TransportError as error:
+                if error.errno == errno.ENOTSUP:
+                    reason = f"the server's host cannot do this transport ({error}); use another: auto://"
+                    bootstrap.refuse(spare, wire.STATUS_UNSUPPORTED, reason)
+                raise
 
     def _run(self) -> Run:
         while not self._stopping.is_set():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as command
-from bench.row import Effort, Measured, Target, run
+from bench.row import Effort, Measured, NotHere, Target, run
 from bench.targets import TARGETS
 
 # What the project has promised so far. A target may be added; one that is dropped or loosened fails here.
@@ -26,6 +26,25 @@ PROMISED = {
     "client killed, its worker free": "≤ 1",
     "client killed in an endless kernel, its worker's place free": "≤ 1",
     "worker killed, its client told": "≤ 1",
+    "shm: C, 64-byte round trip with peer-death detection": "≤ 1.1",
+    "shm: C, 64-byte round trip with peer-death detection, and UCX's without": "≤ 1",
+    "shm: one-way 64 B from C": "≥ 1",
+    "shm: Python round trip, and UCXX's": "≥ 6",
+    "shm: Python round trip, and NIXL's without error handling": "≥ 6",
+    "shm: Python round trip, and gRPC streaming's": "≥ 300",
+    "shm: bulk of 64 MiB from numpy, warm": "≥ 0.95",
+    "shm: bulk of 64 MiB from numpy, warm, and UCX put": "≥ 1.4",
+    "shm: bulk of 64 MiB from numpy, warm, and NIXL without error handling": "≥ 1.4",
+    "shm: first transfer into a pooled buffer, 64 MiB": "≥ 0.9",
+    "tcp: bulk of 64 MiB on the loopback": "≥ 0.95",
+    "tcp: bulk of 64 MiB on the loopback, and UCX over tcp": "≥ 1",
+    "tcp: C, 64-byte round trip": "≤ 1.2",
+    "tcp: C, 64-byte round trip, and UCX's over tcp": "≤ 1",
+    "verbs: upload of 1 MiB, several at once": "≥ 0.9",
+    "verbs: download of 1 MiB, several at once": "≥ 0.9",
+    "tcp: 1,000 launches and one synchronise at 1 ms emulated round trip, "
+    "beyond what they take without": "≤ 1.1",
+    "shm: C, 64-byte round trip in which both sides sleep": "≤ 1.15",
 }
 
 
@@ -58,6 +77,24 @@ def test_a_row_that_fails_is_a_result_that_does_not_hold_and_says_why(
     assert "no such machine" in capsys.readouterr().err
 
 
+def test_a_row_whose_rival_is_not_here_says_so_and_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(_effort: Effort) -> Measured:
+        raise NotHere("Rival is not installed: pip install rival")
+
+    row = Target("a row", "× Rival's", "≤ 1", absent, lambda value: value <= 1)
+    result = run(row, Effort.smoke())
+    assert result.verdict == "n/a"
+    assert result.as_json()["note"] == "n/a: Rival is not installed: pip install rival"
+    assert "pip install rival" in result.as_markdown()
+    monkeypatch.setattr(command, "benches", lambda: {"targets": ("one row", (row,))})
+    assert command.main(["targets"]) == 0
+    said = capsys.readouterr()
+    assert "0 of 0 targets hold (1 more cannot be measured here)" in said.out
+    assert "Traceback" not in said.err
+
+
 def test_every_row_belongs_to_a_bench_that_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 0
     listed = capsys.readouterr().out
@@ -77,8 +114,13 @@ def test_all_rows_run_and_the_file_has_the_promised_shape(
     said = capsys.readouterr()
     assert [row["name"] for row in written] == [target.name for target in TARGETS]
     for row in written:
-        assert set(row) == {"name", "value", "unit", "target", "holds"}
-        assert isinstance(row["value"], float | int), said.out + said.err
+        absent = {"note"} if row["value"] is None else set()
+        assert set(row) == {"name", "value", "unit", "target", "holds"} | absent
+        if absent:  # only for want of what it is compared with, and said in words
+            assert row["note"].startswith("n/a: "), said.out + said.err
+            assert row["holds"] is False
+        else:
+            assert isinstance(row["value"], float | int)
         assert isinstance(row["holds"], bool)
         assert row["name"] in said.out
     assert status == 0

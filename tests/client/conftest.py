@@ -17,6 +17,10 @@ import gpudisagg
 
 PATIENCE = 60.0  # seconds: ends what hangs, times nothing
 
+# For tests of what takes shared memory: kernels that dereference a HostArray.
+in_place = pytest.mark.parametrize("server", ["unix"], indirect=True)
+in_place_alone = pytest.mark.parametrize("lonely_server", ["unix"], indirect=True)
+
 KERNELS = r"""
 struct Pair { float a; int b; double c; };
 
@@ -58,19 +62,19 @@ extern "C" __global__ void scale(float* x) { x[threadIdx.x] *= factor; }
 
 
 @contextlib.contextmanager
-def serving(*options: str) -> Iterator[str]:
-    """A server's address; the server ends with the block."""
+def serving(*options: str, over: str = "unix") -> Iterator[str]:
+    """A server's address, of the scheme `over`; the server ends with the block."""
     folder = Path(tempfile.mkdtemp(prefix="gpud-"))  # short: a socket's path has room for 107 bytes
-    address = f"unix://{folder}/s.sock"
-    command = [sys.executable, "-m", "gpudisagg", "serve", "--listen", address, *options]
+    listen = f"unix://{folder}/s.sock" if over == "unix" else f"{over}://127.0.0.1:0"
+    command = [sys.executable, "-m", "gpudisagg", "serve", "--listen", listen, *options]
     log = folder / "log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
     try:
         assert process.stdout is not None
         line = process.stdout.readline().decode()
-        assert line == f"gpudisagg: listening on {address}\n", log.read_text()
-        yield address
+        assert line.startswith(f"gpudisagg: listening on {over}://"), log.read_text()
+        yield line.split()[-1]
         process.terminate()
         assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
@@ -81,18 +85,18 @@ def serving(*options: str) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    with serving(
-        "--workers", "3", "--memory", "256MiB", "--host-memory", "256MiB", "--threads", "2"
-    ) as address:
+@pytest.fixture(scope="session", params=["unix", "tcp"])
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server's address, by each transport that every machine has."""
+    options = ("--workers", "3", "--memory", "256MiB", "--host-memory", "256MiB", "--threads", "2")
+    with serving(*options, over=request.param) as address:
         yield address
 
 
-@pytest.fixture(scope="session")
-def lonely_server() -> Iterator[str]:
+@pytest.fixture(scope="session", params=["unix", "tcp"])
+def lonely_server(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server of one worker: it must be free again for the next session to open."""
-    with serving("--workers", "1", "--memory", "64MiB", "--threads", "1") as address:
+    with serving("--workers", "1", "--memory", "64MiB", "--threads", "1", over=request.param) as address:
         yield address
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import gpudisagg
 from gpudisagg import DeviceArray, Module, Session
-from tests.client.conftest import KERNELS, PATIENCE, serving
+from tests.client.conftest import KERNELS, PATIENCE, in_place_alone, serving
 
 Run = Callable[..., "subprocess.Popen[str]"]
 
@@ -94,9 +94,10 @@ def children(parent: int) -> set[int]:
     return found
 
 
-def test_kill_9_of_the_worker_is_a_lost_session(run_python: Run) -> None:
+@pytest.mark.parametrize("over", ["unix", "tcp"])
+def test_kill_9_of_the_worker_is_a_lost_session(run_python: Run, over: str) -> None:
     before = children(os.getpid())
-    with serving("--workers", "1", "--memory", "64MiB", "--threads", "1") as address:
+    with serving("--workers", "1", "--memory", "64MiB", "--threads", "1", over=over) as address:
         (daemon,) = children(os.getpid()) - before
         with gpudisagg.connect(address, timeout=PATIENCE) as gpu:
             stop = gpu.zeros(1, np.int32)
@@ -126,6 +127,7 @@ def test_kill_9_of_the_worker_is_a_lost_session(run_python: Run) -> None:
             assert gpu.zeros(3).get().tolist() == [0, 0, 0]
 
 
+@in_place_alone
 def test_a_wait_for_a_kernel_that_never_ends_has_a_deadline(lonely_server: str) -> None:
     with gpudisagg.connect(lonely_server, timeout=PATIENCE) as gpu:
         stop = gpu.host_zeros(1, np.int32)
@@ -171,9 +173,9 @@ def test_a_forked_child_is_told_and_the_parent_s_session_goes_on(gpu: Session, m
         assert told.read() == " ".join(["forked"] * 10)
     assert os.waitpid(child, 0)[1] == 0
     module["add"][1, 4](x, 4, 1)
-    module["add"][1, 4](host, 4, 2)
-    assert x.get().tolist() == [1] * 4
-    assert host.tolist() == [2] * 4
+    assert x.get(host).tolist() == [1] * 4
+    x.set(host + 1)
+    assert x.get().tolist() == [2] * 4
 
 
 FORK_AND_EXIT = """
@@ -280,7 +282,8 @@ def test_nobody_there_is_refused_with_the_command_that_would_help(address: str) 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ({"address": "tcp://1.2.3.4:5"}, "no transport tcp"),
+        ({"address": "http://1.2.3.4:5"}, "no transport http"),
+        ({"address": "tcp://1.2.3.4:0"}, "port 0"),
         ({"address": "/run/x.sock"}, "unix:///"),
         ({"address": "unix:///x", "memory": "lots"}, "is no size"),
         ({"address": "unix:///x", "timeout": 0}, "positive"),
@@ -308,6 +311,7 @@ with gpudisagg.connect(sys.argv[1], timeout=60) as gpu:
 """
 
 
+@in_place_alone
 def test_ctrl_c_ends_a_wait_and_the_session_goes_on(lonely_server: str, run_python: Run) -> None:
     process = run_python(INTERRUPTED, lonely_server, KERNELS)
     assert process.stdout is not None

@@ -10,6 +10,7 @@ import pytest
 
 import gpudisagg
 from gpudisagg import HostArray, Module, Session
+from tests.client.conftest import in_place
 
 
 def copied(gpu: Session) -> int:
@@ -17,6 +18,7 @@ def copied(gpu: Session) -> int:
     return stats["bytes_copied_in"] + stats["bytes_copied_out"]
 
 
+@in_place
 def test_a_kernel_works_on_it_in_place(gpu: Session, module: Module) -> None:
     assert gpu.capabilities.host_map
     host = gpu.host_array(np.arange(1000, dtype=np.int32))
@@ -31,6 +33,7 @@ def test_a_kernel_works_on_it_in_place(gpu: Session, module: Module) -> None:
     assert copied(gpu) == before
 
 
+@in_place
 def test_a_view_of_a_view_is_passed_as_the_pointer_to_its_first_element(gpu: Session, module: Module) -> None:
     host = gpu.host_zeros((10, 10), np.int32)
     view = host[2:][1]
@@ -75,6 +78,19 @@ def test_it_works_as_any_numpy_array_where_the_worker_cannot_help(gpu: Session) 
     assert (out == -1).all()
 
 
+@pytest.mark.parametrize("server", ["tcp"], indirect=True)
+def test_over_tcp_kernels_refuse_it_and_copies_take_it(gpu: Session, module: Module) -> None:
+    assert not gpu.capabilities.host_map
+    host = gpu.host_array(np.arange(1000, dtype=np.int32))
+    with pytest.raises(TypeError, match="cannot reach host memory in place"):
+        module["add"][4, 64](host, 1000, 5)
+    array = gpu.asarray(host)
+    module["add"][4, 64](array, 1000, 5)
+    array.get(host, blocking=False)
+    gpu.synchronize()
+    np.testing.assert_array_equal(host, np.arange(1000) + 5)
+
+
 def test_results_and_copies_are_not_in_shared_memory_and_kernels_refuse_them(
     gpu: Session, module: Module
 ) -> None:
@@ -108,15 +124,18 @@ def test_its_memory_lives_until_the_last_view_and_the_last_command(gpu: Session,
     assert gpu.stats()["host_used"] <= used + (5 << 20)
 
 
+@in_place
 def test_memory_of_one_that_is_gone_is_used_again_once_no_command_needs_it(gpu: Session) -> None:
     gpu.free_all_blocks()
     first = gpu.host_empty(100_000, np.uint8)
     first[...] = 7
     region, address = first.region, first.ptr
     del first
+    gpu.synchronize()
     again = gpu.host_empty(90_000, np.uint8)
     assert (again.region, again.ptr) == (region, address)
     del again
+    gpu.synchronize()
     zeros = gpu.host_zeros(100_000, np.uint8)
     assert zeros.region == region
     assert not zeros.any()
@@ -154,6 +173,7 @@ def test_a_pickle_of_it_is_a_plain_array(gpu: Session) -> None:
     np.testing.assert_array_equal(again, host)
 
 
+@in_place
 def test_many_come_and_go(gpu: Session, module: Module) -> None:
     for i in range(1500):  # more than there are region numbers
         host = gpu.host_zeros(8, np.int32)

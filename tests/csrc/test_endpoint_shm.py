@@ -39,3 +39,25 @@ def test_a_peer_that_scribbles_over_the_shared_memory_causes_errors_and_nothing_
     hostile: Path, honest: str, seed: int
 ) -> None:
     sanitized.run(hostile, honest, "5000", str(seed))
+
+
+@pytest.fixture(scope="module", params=["address", "thread"])
+def sessions(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sources = [*sanitized.TRANSPORT, *sanitized.ENGINE]
+    folder = tmp_path_factory.mktemp("sessions")
+    return sanitized.build("hostile_session", request.param, sources, folder)
+
+
+@pytest.mark.parametrize("honest", ["client", "worker"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_hostile_process_ends_its_own_session_and_nothing_else(
+    sessions: Path, honest: str, seed: int
+) -> None:
+    sanitized.run(sessions, honest, "300", str(seed))
+
+
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+def test_each_word_made_wrong_has_the_one_outcome_the_protocol_gives_it(
+    sanitizer: str, tmp_path: Path
+) -> None:
+    sanitized.run(sanitized.build("hostile_words", sanitizer, sanitized.TRANSPORT, tmp_path))

@@ -48,7 +48,9 @@ FIRST_IS_OFFSET, SECOND_IS_OFFSET, OUT_OF_SEQUENCE, SEALED, THIRD_IS_OFFSET, NEX
 
 
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
-@pytest.mark.parametrize("program", ["test_engine", "test_engine_refusals", "test_engine_tables"])
+@pytest.mark.parametrize(
+    "program", ["test_engine", "test_engine_refusals", "test_engine_tables", "test_engine_transfer"]
+)
 def test_sessions(program: str, sanitizer: str, tmp_path: Path) -> None:
     sanitized.run(sanitized.build(program, sanitizer, SOURCES, tmp_path))
 

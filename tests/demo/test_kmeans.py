@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +15,19 @@ from click.testing import CliRunner, Result
 
 import gpudisagg
 from gpudisagg.demo import kmeans, lloyd, plot, reference
+from tests.client.conftest import serving
 
 pytest.importorskip("sklearn", reason="scikit-learn comes with the extra `demo`")
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[gpudisagg.Session]:
-    """A session on an embedded local server."""
-    with gpudisagg.connect(name="tests") as opened:
-        yield opened
+@pytest.fixture(scope="module", params=["local", "tcp"])
+def session(request: pytest.FixtureRequest) -> Iterator[gpudisagg.Session]:
+    """A session on an embedded local server, and one by a transport without shared memory."""
+    with contextlib.ExitStack() as stack:
+        address = None
+        if request.param == "tcp":
+            address = stack.enter_context(serving("--workers", "1", over="tcp"))
+        yield stack.enter_context(gpudisagg.connect(address, name="tests"))
 
 
 def plain_lloyd(

@@ -12,16 +12,28 @@ import pytest
 
 from tests.server.process import Server
 
+# For tests of what is the same over all transports: both kinds of socket that every machine has.
+over_each = pytest.mark.parametrize("over", ["unix", "tcp"], indirect=True)
+
+
+LISTEN = {"unix": None, "tcp": "tcp://127.0.0.1:0"}  # None: a socket in the server's folder
+
 
 @pytest.fixture
-def start(short_path: Path) -> Iterator[Callable[..., Server]]:
+def over(request: pytest.FixtureRequest) -> str | None:
+    """Where servers of this test listen first."""
+    return LISTEN[getattr(request, "param", "unix")]
+
+
+@pytest.fixture
+def start(short_path: Path, over: str | None) -> Iterator[Callable[..., Server]]:
     """start(*flags, environ={}, ready=True): a server that is ended, killed if it must be, with the test."""
     servers: list[Server] = []
 
     def make(*flags: str, environ: dict[str, str] | None = None, ready: bool = True, **popen: Any) -> Server:
         folder = short_path / str(len(servers))
         folder.mkdir(exist_ok=True)
-        server = Server(folder, flags, environ or {}, **popen)
+        server = Server(folder, flags, environ or {}, over, **popen)
         servers.append(server)
         return server.wait_ready() if ready else server
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from transport import wire
+from transport import address, wire
 
 DEADLINE = 60.0  # generous: it ends what hangs
 
@@ -50,10 +50,17 @@ def read_line(process: subprocess.Popen[str]) -> str:
 class Server:
     """`gpudisagg serve` in a process of its own."""
 
-    def __init__(self, folder: Path, flags: tuple[str, ...], environ: dict[str, str], **popen: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        flags: tuple[str, ...],
+        environ: dict[str, str],
+        listen: str | None = None,
+        **popen: Any,
+    ) -> None:
         self.folder = folder
         self.path = folder / "s.sock"
-        self.address = f"unix://{self.path}"
+        self.address = listen or f"unix://{self.path}"
         self.log = folder / "server.log"
         command = [sys.executable, "-m", "gpudisagg", "serve", "--listen", self.address]
         command += ["--cache-dir", str(folder / "cache"), "--log-level", "debug"]
@@ -72,8 +79,15 @@ class Server:
 
     def wait_ready(self) -> Server:
         line = read_line(self.process)
-        assert line == f"gpudisagg: listening on {self.address}\n", self.log.read_text()
+        asked = self.address.removesuffix(":0")  # a free port: now it is known which
+        assert line.startswith(f"gpudisagg: listening on {asked}"), self.log.read_text()
+        self.address = line.split()[-1]
         return self
+
+    def also(self) -> str:
+        """The next address that it listens on: said at once with the first, and perhaps read with it."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().removeprefix("gpudisagg: listening on ").strip()
 
     def status(self) -> dict[str, Any]:
         """What SIGUSR1 makes it say."""
@@ -114,9 +128,12 @@ class Server:
 
     def open(self) -> socket.socket:
         """A client that has connected, and says nothing yet."""
+        place = address.parse(self.address)
+        if place.scheme != "unix":
+            return socket.create_connection((place.host, place.port), DEADLINE)
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(DEADLINE)
-        client.connect(str(self.path))
+        client.connect(place.path)
         return client
 
 

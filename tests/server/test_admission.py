@@ -65,6 +65,13 @@ def test_the_own_user_root_and_those_named_may_connect() -> None:
     assert f"--allow-uid {stranger}" in refusal.value.reason
 
 
+def test_who_the_kernel_does_not_know_may_not() -> None:
+    with pytest.raises(Refused) as refusal:
+        check_user(None, config())
+    assert refusal.value.status == wire.STATUS_DENIED
+    assert "--allow-network" in refusal.value.reason
+
+
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 
 

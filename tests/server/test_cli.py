@@ -63,8 +63,13 @@ def test_the_command_line_imports_a_command_only_when_it_is_asked_for() -> None:
     ("args", "reason"),
     [
         (
-            ["--listen", "tcp://0.0.0.0:1"],
-            "--listen: 'tcp://0.0.0.0:1': no transport tcp://; there is unix://",
+            ["--listen", "http://0.0.0.0:1"],
+            "--listen: 'http://0.0.0.0:1': no transport http://; there is unix://",
+        ),
+        (["--listen", "tcp://0.0.0.0:1"], "listen on 127.0.0.1, or say --allow-network"),
+        (
+            ["--listen", "unix:///x", "--tls-ca", "/ca.pem"],
+            "--tls-key and --tls-ca are for TLS: give --tls-cert too",
         ),
         (["--listen", "unix:///x", "--memory", "much"], "--memory: 'much' is no size"),
         (

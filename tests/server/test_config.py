@@ -50,6 +50,10 @@ def test_the_environment_names_a_file_unless_the_flag_does(tmp_path: Path) -> No
 def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
     samples = {
         "listen": "unix:///run/y.sock",
+        "allow_network": "yes",
+        "tls_cert": "/etc/gpu/cert.pem",
+        "tls_key": "/etc/gpu/key.pem",
+        "tls_ca": "/etc/gpu/ca.pem",
         "workers": "5",
         "spares": "3",
         "device": "cpu",
@@ -81,7 +85,12 @@ def test_lists_in_the_environment_are_split_at_commas_and_blanks() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"listen": ("tcp://0.0.0.0:1",)}, "--listen: .*no transport tcp://; there is unix://"),
+        ({"listen": ("http://0.0.0.0:1",)}, "--listen: .*no transport http://; there is unix://"),
+        ({"listen": ("auto://127.0.0.1:1",)}, "--listen: .*auto:// is for clients"),
+        ({"listen": ("tcp://127.0.0.1",)}, "--listen: .*no port"),
+        ({"allow_network": "perhaps"}, "--allow-network: 'perhaps' is neither true nor false"),
+        ({"tls_key": "/key.pem"}, "give --tls-cert too"),
+        ({"listen": ("rdma://127.0.0.1:1",), "tls_cert": "/cert.pem"}, "RDMA is not encrypted"),
         ({"listen": ("unix://relative",)}, "--listen: .*three slashes"),
         ({"memory": "lots"}, "--memory: 'lots' is no size"),
         ({"memory": "0"}, "--memory: must be more than 0"),
@@ -96,6 +105,21 @@ def test_lists_in_the_environment_are_split_at_commas_and_blanks() -> None:
 def test_a_bad_flag_is_named(flags: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         resolve({**LISTEN, **flags}, {})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.1", "gpu-host", "[2001:db8::1]"])
+@pytest.mark.parametrize("scheme", ["tcp", "rdma"])
+def test_beyond_this_host_it_listens_only_if_told_to(scheme: str, host: str) -> None:
+    address = f"{scheme}://{host}:7777"
+    with pytest.raises(ConfigError, match=r"may run code as this user.* --allow-network"):
+        resolve({"listen": (address,)}, {})
+    for value in (True, "true", "1"):
+        assert resolve({"listen": (address,), "allow_network": value}, {}).listen == (address,)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
+def test_on_this_host_it_may_listen_over_tcp(host: str) -> None:
+    assert resolve({"listen": (f"tcp://{host}:0",)}, {}).listen == (f"tcp://{host}:0",)
 
 
 def test_a_bad_value_names_the_source_it_came_from(tmp_path: Path) -> None:

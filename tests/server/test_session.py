@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 
 import gpudisagg
 import transport
+from tests.server.conftest import LISTEN
 from tests.server.process import DEADLINE, Server
 from transport import wire
 
 SET = 'extern "C" __global__ void set(int *x) { x[threadIdx.x] = VALUE; }'
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["unix", "tcp"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     import shutil
     import tempfile
 
     folder = Path(tempfile.mkdtemp(prefix="gpud-"))
-    server = Server(folder, ("--workers", "1", "--memory", "64MiB"), {}).wait_ready()
+    server = Server(folder, ("--workers", "1", "--memory", "64MiB"), {}, LISTEN[request.param]).wait_ready()
     yield server
     server.stop()
     assert server.process.stdout is not None

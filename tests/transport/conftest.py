@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cffi
@@ -56,33 +58,90 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 # ---------------------------------------------------------------- connections
 
-
-def shm_pair(address: str) -> tuple[transport.Connection, transport.Connection]:
-    """(client, worker) over shared memory, both in this process."""
-    with transport.listen(address) as listener, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        accepted = pool.submit(listener.accept, 30)
-        client = transport.connect(address, name="test", timeout=30)
-        return client, accepted.result(30)
+# What the conformance suite runs over instead of what every machine has: names, or addresses to listen on
+# ("rdma://10.77.0.1"), separated by commas.
+CHOSEN = [one for one in os.environ.get("GPUDISAGG_TEST_ENDPOINTS", "").split(",") if one]
+ENDPOINTS = CHOSEN or ["loop", "shm", "tcp"]
 
 
-@pytest.fixture(params=["loop", "shm"])
-def pair(
-    request: pytest.FixtureRequest, address: str
-) -> Iterator[tuple[transport.Connection, transport.Connection]]:
-    """(client, worker) over each endpoint there is."""
-    ends = transport.loop() if request.param == "loop" else shm_pair(address)
+class Endpoint:
+    """A transport to run tests over. name: "loop", "shm", "tcp" or "verbs"."""
+
+    def __init__(self, chosen: str, folder: Path) -> None:
+        scheme, _, host = chosen.partition("://")
+        self.name = {"rdma": "verbs"}.get(scheme, scheme)
+        self.listens_at = {
+            "shm": f"unix://{folder}/s.sock",
+            "tcp": f"tcp://{host or '127.0.0.1'}:0",
+            "verbs": f"rdma://{host}:0",
+        }.get(self.name, "")
+
+    def listen(self, **how: Any) -> transport.Listener:
+        return transport.listen(self.listens_at, **how)
+
+    def pair(self) -> tuple[transport.Connection, transport.Connection]:
+        """(client, worker), both in this process."""
+        if self.name == "loop":
+            return transport.loop()
+        with self.listen() as listener, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            accepted = pool.submit(listener.accept, 30)
+            client = transport.connect(str(listener.address), name="test", timeout=30)
+            assert client.transport == self.name
+            return client, accepted.result(30)
+
+
+@pytest.fixture(params=ENDPOINTS)
+def endpoint(request: pytest.FixtureRequest, short_path: Path) -> Endpoint:
+    """Each transport there is."""
+    return Endpoint(request.param, short_path)
+
+
+@pytest.fixture(params=[one for one in ENDPOINTS if one != "loop"])
+def remote(request: pytest.FixtureRequest, short_path: Path) -> Endpoint:
+    """Each transport by which two processes can talk."""
+    return Endpoint(request.param, short_path)
+
+
+@pytest.fixture(params=[one for one in ENDPOINTS if one not in ("loop", "tcp")])
+def reaching(request: pytest.FixtureRequest, short_path: Path) -> Endpoint:
+    """Of those, each by which the worker reads the client's memory when it likes."""
+    return Endpoint(request.param, short_path)
+
+
+Pairs = Iterator[tuple[transport.Connection, transport.Connection]]
+
+
+def _open(endpoint: Endpoint) -> Pairs:
+    ends = endpoint.pair()
     yield ends
     for end in ends:
         end.close()
 
 
 @pytest.fixture
-def ends(address: str) -> Iterator[tuple[transport.Connection, transport.Connection]]:
+def pair(endpoint: Endpoint) -> Pairs:
+    """(client, worker) over each endpoint there is."""
+    yield from _open(endpoint)
+
+
+@pytest.fixture(params=[one for one in ENDPOINTS if one != "tcp"])
+def reaching_pair(request: pytest.FixtureRequest, short_path: Path) -> Pairs:
+    """(client, worker) over each endpoint by which the worker reads the client's memory when it likes. Over
+    tcp bytes come and go with the command that copies them only.
+    """
+    yield from _open(Endpoint(request.param, short_path))
+
+
+@pytest.fixture(params=[one for one in ENDPOINTS if one in ("loop", "shm")])
+def mapping_pair(request: pytest.FixtureRequest, short_path: Path) -> Pairs:
+    """(client, worker) over each endpoint by which both have the same pages."""
+    yield from _open(Endpoint(request.param, short_path))
+
+
+@pytest.fixture
+def ends(short_path: Path) -> Pairs:
     """(client, worker) over shared memory."""
-    both = shm_pair(address)
-    yield both
-    for end in both:
-        end.close()
+    yield from _open(Endpoint("shm", short_path))
 
 
 class Process:

@@ -66,6 +66,7 @@ REPLIES: dict[int, tuple[Any, str, tuple[st.SearchStrategy[Any], ...]]] = {
     wire.OP_FAULT: (wire.Fault, "fault", (u64, u32, u32, u64, u32, u32, triple32, u32, text)),
     wire.OP_OUTPUT: (wire.Output, "", (st.binary(max_size=300),)),
     wire.OP_BYE: (wire.Bye, "bye", (u32, text)),
+    wire.OP_DIRECT: (wire.Direct, "direct", (u32, text)),
 }
 BODILESS = (wire.OP_STREAM_CREATE, wire.OP_STREAM_DESTROY, wire.OP_SYNCHRONIZE, wire.OP_CLOSE)
 

@@ -40,7 +40,7 @@ def listen_for(address: str, what: str) -> None:
     back.
     """
     with transport.listen(address) as listener:
-        say("listening")
+        say("listening", listener.address)
         with listener.accept(60) as connection:
             say("accepted")
             if what == "deaf":

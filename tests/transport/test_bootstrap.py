@@ -8,19 +8,18 @@ import contextlib
 import errno
 import fcntl
 import os
-import queue
 import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import transport
 from tests.transport import messages as m
+from tests.transport.accepting import Accepting
 from transport import DeadlineExceeded, Listener, PeerGone, ProtocolError, Refused, wire
 from transport.address import parse
 
@@ -29,36 +28,6 @@ from transport.address import parse
 def listener(address: str) -> Iterator[Listener]:
     with transport.listen(address) as one:
         yield one
-
-
-class Accepting:
-    """A thread that accepts whoever may connect, until a client named "stop" does."""
-
-    def __init__(self, listener: Listener, **granted: Any) -> None:
-        self.listener = listener
-        self.accepted: queue.Queue[transport.Connection] = queue.Queue()
-        self.thread = threading.Thread(target=self.run, kwargs=granted)
-
-    def run(self, **granted: Any) -> None:
-        while True:
-            connection = self.listener.accept(100, **granted)
-            self.accepted.put(connection)
-            assert connection.hello is not None
-            if connection.hello.name == "stop":
-                return
-
-    def result(self, timeout: float) -> transport.Connection:
-        return self.accepted.get(timeout=timeout)
-
-    def __enter__(self) -> Accepting:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        transport.connect(str(self.listener.address), name="stop", timeout=60).close()
-        self.thread.join(60)
-        while not self.accepted.empty():
-            self.accepted.get().close()
 
 
 def raw(listener: Listener) -> socket.socket:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gc
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from transport import Closed, Connection, PeerGone, ProtocolError, Stage, wire
+from tests.transport.conftest import Endpoint
+from transport import Closed, Connection, PeerGone, ProtocolError, Stage, TransportError, wire
 
 Pair = tuple[Connection, Connection]
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -26,9 +29,9 @@ def announced(pair: Pair, size: int, **how: Any) -> Any:
     return region
 
 
-def test_bytes_go_both_ways(pair: Pair) -> None:
-    _, worker = pair
-    region = announced(pair, 10 * PAGE)
+def test_bytes_go_both_ways(reaching_pair: Pair) -> None:
+    _, worker = reaching_pair
+    region = announced(reaching_pair, 10 * PAGE)
     assert region.array.dtype == np.uint8 and region.array.shape == (10 * PAGE,)
     assert not region.array.any()  # fresh memory is zero
     region.array[:] = np.random.default_rng(1).integers(0, 256, region.size, dtype=np.uint8)
@@ -50,9 +53,9 @@ def test_sizes_are_rounded_up_to_the_page(pair: Pair, size: int) -> None:
     assert region.size == len(region) == len(region.array) == -(-size // PAGE) * PAGE
 
 
-def test_past_the_end_is_an_index_error_on_the_side_that_asked(pair: Pair) -> None:
-    _, worker = pair
-    region = announced(pair, PAGE)
+def test_past_the_end_is_an_index_error_on_the_side_that_asked(reaching_pair: Pair) -> None:
+    _, worker = reaching_pair
+    region = announced(reaching_pair, PAGE)
     worker.read(region.number, PAGE - 8, bytearray(8))
     worker.read(region.number, PAGE, bytearray(0))
     for offset, size in ((PAGE - 7, 8), (PAGE, 1), (2**64 - 1, 1), (2**64 - 8, 16), (0, PAGE + 1)):
@@ -63,9 +66,9 @@ def test_past_the_end_is_an_index_error_on_the_side_that_asked(pair: Pair) -> No
     assert not region.array.any()
 
 
-def test_what_was_not_granted_is_refused(pair: Pair) -> None:
-    _, worker = pair
-    readable = announced(pair, PAGE, access=wire.ACCESS_READ)
+def test_what_was_not_granted_is_refused(reaching_pair: Pair) -> None:
+    _, worker = reaching_pair
+    readable = announced(reaching_pair, PAGE, access=wire.ACCESS_READ)
     worker.read(readable.number, 0, bytearray(1))
     with pytest.raises(PermissionError):
         worker.write(readable.number, 0, b"x")
@@ -85,13 +88,13 @@ def test_a_dropped_region_is_out_of_the_workers_reach_but_not_of_the_clients(pai
     assert (region.array == 9).all()
 
 
-def test_a_number_can_be_used_again_after_the_drop(pair: Pair) -> None:
-    client, worker = pair
-    first = announced(pair, PAGE, number=3)
+def test_a_number_can_be_used_again_after_the_drop(reaching_pair: Pair) -> None:
+    client, worker = reaching_pair
+    first = announced(reaching_pair, PAGE, number=3)
     with pytest.raises(ValueError, match="in use"):
         client.create_region(PAGE, number=3)
     first.drop()
-    second = announced(pair, 2 * PAGE, number=3)
+    second = announced(reaching_pair, 2 * PAGE, number=3)
     second.array[:] = 2
     seen = bytearray(2 * PAGE)
     worker.read(3, 0, seen)
@@ -144,10 +147,10 @@ def test_closing_the_connection_closes_its_regions(pair: Pair) -> None:
         client.create_region(PAGE)
 
 
-def test_the_workers_memory_goes_with_the_connection(pair: Pair) -> None:
-    client, worker = pair
+def test_the_workers_memory_goes_with_the_connection(mapping_pair: Pair) -> None:
+    client, worker = mapping_pair
     for _ in range(3):
-        announced(pair, PAGE)
+        announced(mapping_pair, PAGE)
     mappings = count_mappings()
     assert mappings >= 3
     worker.close()
@@ -172,8 +175,8 @@ def test_descriptors_do_not_leak(pair: Pair) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_many_regions_up_to_the_limit(pair: Pair) -> None:
-    client, worker = pair
+def test_many_regions_up_to_the_limit(reaching_pair: Pair) -> None:
+    client, worker = reaching_pair
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         taking = pool.submit(worker.recv, 60)
         regions = [client.create_region(PAGE) for _ in range(wire.MAX_REGIONS)]
@@ -193,6 +196,46 @@ def test_a_region_of_a_gone_peer_is_a_typed_error(ends: Pair) -> None:
     with pytest.raises(PeerGone):
         for _ in range(10_000):
             client.create_region(PAGE).drop()
+
+
+# ---------------------------------------------------------------- with their commands
+
+
+def test_a_command_to_copy_brings_its_bytes_and_takes_them_back(pair: Pair) -> None:
+    client, worker = pair
+    region = announced(pair, 4 * PAGE)
+    region.array[:] = np.random.default_rng(2).integers(0, 256, region.size, dtype=np.uint8)
+    before = region.array.copy()
+    for n, (offset, size) in enumerate(((0, 1), (7, 100), (PAGE - 1, PAGE + 2), (0, 4 * PAGE))):
+        body = wire.CopyHost(0, offset, size, region.number).pack()
+        client.post(wire.OP_COPY_IN, 0, body)
+        assert wire.decode(worker.receive(30), True).op == wire.OP_COPY_IN
+        seen = np.zeros(size, np.uint8)
+        worker.read(region.number, offset, seen)
+        assert np.array_equal(seen, before[offset : offset + size])
+        sequence = client.post(wire.OP_COPY_OUT, 0, body)
+        assert wire.decode(worker.receive(30), True).op == wire.OP_COPY_OUT
+        before[offset : offset + size] = seen[::-1] + np.uint8(n)
+        worker.write(region.number, offset, np.ascontiguousarray(before[offset : offset + size]))
+        worker.publish()
+        client.wait(sequence, 30)
+        assert np.array_equal(region.array, before)
+
+
+def test_over_tcp_there_is_no_other_time_to_reach_the_clients_memory(short_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        pair = Endpoint("tcp", short_path).pair()
+        for end in pair:
+            stack.callback(end.close)
+        region = announced(pair, PAGE)
+        for use in (
+            lambda: pair[1].read(region.number, 0, bytearray(1)),
+            lambda: pair[1].write(region.number, 0, b"x"),
+        ):
+            with pytest.raises(TransportError, match="with the command that copies them"):
+                use()
+        pair[0].send(b"and it goes on")
+        assert pair[1].recv(30) == b"and it goes on"
 
 
 # ---------------------------------------------------------------- staging

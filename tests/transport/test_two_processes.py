@@ -15,16 +15,23 @@ import pytest
 
 import transport
 from tests.conftest import ROOT
+from tests.transport.conftest import Endpoint
 from transport import DeadlineExceeded, PeerGone
 
 Start = Callable[..., Any]
 
 
-def test_an_echo_between_two_processes(process: Start, address: str) -> None:
-    server = process("listen", address, "echo")
-    assert server.line() == "listening"
-    with transport.connect(address, timeout=60) as connection:
-        assert connection.transport == "shm"
+def listening(server: Any) -> str:
+    """Where a process that listens does so."""
+    said: str = server.line()
+    assert said.startswith("listening ")
+    return said.removeprefix("listening ")
+
+
+def test_an_echo_between_two_processes(process: Start, remote: Endpoint) -> None:
+    server = process("listen", remote.listens_at, "echo")
+    with transport.connect(listening(server), timeout=60) as connection:
+        assert connection.transport == remote.name
         for n in range(2000):
             data = n.to_bytes(4, "little") * (n % 500)
             connection.send(data)
@@ -34,9 +41,9 @@ def test_an_echo_between_two_processes(process: Start, address: str) -> None:
     assert server.end() == 0
 
 
-def test_bytes_through_a_region_between_two_processes(process: Start, address: str) -> None:
-    with transport.listen(address) as listener:
-        client = process("remember", address)
+def test_bytes_through_a_region_between_two_processes(process: Start, reaching: Endpoint) -> None:
+    with reaching.listen() as listener:
+        client = process("remember", str(listener.address))
         with listener.accept(60) as connection:
             number = int.from_bytes(connection.recv(60), "little")
             seen = np.zeros(1 << 16, dtype=np.uint8)
@@ -48,9 +55,9 @@ def test_bytes_through_a_region_between_two_processes(process: Start, address: s
             assert client.end() == 0
 
 
-def test_a_client_killed_in_the_middle_of_sending(process: Start, address: str) -> None:
-    with transport.listen(address) as listener:
-        client = process("flood", address)
+def test_a_client_killed_in_the_middle_of_sending(process: Start, remote: Endpoint) -> None:
+    with remote.listen() as listener:
+        client = process("flood", str(listener.address))
         with listener.accept(60) as connection:
             for n in range(10_000):
                 assert connection.recv(60) == n.to_bytes(8, "little") * (n % 40 + 1)
@@ -63,9 +70,9 @@ def test_a_client_killed_in_the_middle_of_sending(process: Start, address: str) 
             assert not connection.alive
 
 
-def test_a_killed_client_ends_a_wait_for_its_next_message(process: Start, address: str) -> None:
-    with transport.listen(address) as listener:
-        client = process("idle", address)
+def test_a_killed_client_ends_a_wait_for_its_next_message(process: Start, remote: Endpoint) -> None:
+    with remote.listen() as listener:
+        client = process("idle", str(listener.address))
         with listener.accept(60) as connection, concurrent.futures.ThreadPoolExecutor(1) as pool:
             assert connection.recv(60) == b"here"
             waiting = pool.submit(connection.recv, 60)
@@ -75,11 +82,12 @@ def test_a_killed_client_ends_a_wait_for_its_next_message(process: Start, addres
 
 
 @pytest.mark.parametrize("waits_in", ["receive", "wait", "post", "region"])
-def test_a_killed_server_ends_every_wait_of_its_client(process: Start, address: str, waits_in: str) -> None:
-    server = process("listen", address, "deaf")
-    assert server.line() == "listening"
+def test_a_killed_server_ends_every_wait_of_its_client(
+    process: Start, remote: Endpoint, waits_in: str
+) -> None:
+    server = process("listen", remote.listens_at, "deaf")
     with (
-        transport.connect(address, timeout=60) as connection,
+        transport.connect(listening(server), timeout=60) as connection,
         concurrent.futures.ThreadPoolExecutor(1) as pool,
     ):
         assert server.line() == "accepted"
@@ -107,10 +115,9 @@ def test_a_killed_server_ends_every_wait_of_its_client(process: Start, address: 
             waiting.result(60)
 
 
-def test_a_frozen_peer_is_alive_and_deadlines_hold(process: Start, address: str) -> None:
-    server = process("listen", address, "echo")
-    assert server.line() == "listening"
-    with transport.connect(address, timeout=60) as connection:
+def test_a_frozen_peer_is_alive_and_deadlines_hold(process: Start, remote: Endpoint) -> None:
+    server = process("listen", remote.listens_at, "echo")
+    with transport.connect(listening(server), timeout=60) as connection:
         assert server.line() == "accepted"
         server.signal(signal.SIGSTOP)
         connection.send(b"hello?")
@@ -122,9 +129,9 @@ def test_a_frozen_peer_is_alive_and_deadlines_hold(process: Start, address: str)
 
 
 @pytest.mark.parametrize("waits_in", ["connect", "receive", "wait", "post"])
-def test_ctrl_c_gets_through_every_wait(process: Start, address: str, waits_in: str) -> None:
-    with transport.listen(address) as listener:
-        client = process("wait", address, waits_in)
+def test_ctrl_c_gets_through_every_wait(process: Start, remote: Endpoint, waits_in: str) -> None:
+    with remote.listen() as listener:
+        client = process("wait", str(listener.address), waits_in)
         if waits_in == "connect":
             assert client.line() == "waiting"
             client.signal(signal.SIGINT)
@@ -136,9 +143,9 @@ def test_ctrl_c_gets_through_every_wait(process: Start, address: str, waits_in: 
             assert client.line() == "KeyboardInterrupt"
 
 
-def test_a_forked_child_has_no_part_in_its_parents_connection(process: Start, address: str) -> None:
-    with transport.listen(address) as listener:
-        client = process("fork", address)
+def test_a_forked_child_has_no_part_in_its_parents_connection(process: Start, remote: Endpoint) -> None:
+    with remote.listen() as listener:
+        client = process("fork", str(listener.address))
         with listener.accept(60) as connection:
             assert connection.recv(60) == b"before"
             assert client.line() == "child 0"

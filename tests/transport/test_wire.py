@@ -179,6 +179,7 @@ STRUCTS = {
     "EVENT_TIME": "gpud_msg_event_time",
     "FAULT": "gpud_msg_fault",
     "BYE": "gpud_msg_bye",
+    "DIRECT": "gpud_msg_direct",
     "COMPLETED": "gpud_msg_completed",
     "BYTES": "gpud_msg_bytes",
     "REGION_KEY": "gpud_msg_region_key",
