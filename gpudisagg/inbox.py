@@ -32,7 +32,8 @@ class Inbox:
 
     def __init__(self, receive: Callable[[float], bytes]) -> None:
         self._receive = receive
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._reading = False
         self._expected: defaultdict[tuple[int, int], deque[Reply]] = defaultdict(deque)
         self.fault: wire.Fault | None = None
@@ -85,14 +86,15 @@ class Inbox:
         """Prints what kernels printed, as far as it has arrived and nobody else is reading; whether there was
         any.
         """
-        with self._changed:
-            if self._reading:
+        with self._lock:  # of the condition, which costs more: mostly there is nothing
+            if self._reading or (message := poll()) is None:
                 return False
             self._reading = True
         before = self.printed
         try:
-            while (message := poll()) is not None:
+            while message is not None:
                 self._route(wire.decode(message, False).body)
+                message = poll()
         finally:
             with self._changed:
                 self._reading = False

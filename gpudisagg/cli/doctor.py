@@ -188,9 +188,7 @@ def _verbs() -> Finding:
     except ImportError as error:
         return _absent("RDMA verbs", f"not tried: {error}")
     works, words = probe_verbs()
-    return (
-        _ok("RDMA verbs", words) if works else _absent("RDMA verbs", words)
-    )
+    return _ok("RDMA verbs", words) if works else _absent("RDMA verbs", words)
 
 
 def _kernel_tls() -> Finding:

@@ -127,6 +127,36 @@ UNWATCHED static void kernel_recurse(const void *params, gpud_kernel_context *c,
   *(uint64_t *)c->shared = sink(first, start);
 }
 
+/* Prints a line of 101 bytes for every block: which launch it is of. */
+static void kernel_print(const void *params, gpud_kernel_context *c, uint64_t first, uint64_t count)
+{
+  (void)params;
+  for (uint64_t block = first; block < first + count; block++) {
+    struct {
+      int32_t number;
+      int32_t pad;
+      double half;
+      const char *word;
+    } arguments = {(int32_t)c->grid_id, 0, c->grid_id / 2.0, "a word"};
+    enter_block(c, block);
+    CHECK_EQUAL(c->print(c, "%7d %-60.1f %31s\n", &arguments), 3);
+  }
+}
+
+/* Fails an assertion, whose words are where the parameters say. */
+static void kernel_assert(const void *params, gpud_kernel_context *c, uint64_t first, uint64_t count)
+{
+  const uint64_t *p = params;
+  (void)count;
+  enter_block(c, first);
+  c->current_thread = 7;
+  c->failed = (const char *)(uintptr_t)p[0];
+  c->file = (const char *)(uintptr_t)p[1];
+  c->function = "inner";
+  c->line = 42;
+  __builtin_trap();
+}
+
 /* Never ends, once it has set the word the parameter points to. */
 static void kernel_spin(const void *params, gpud_kernel_context *c, uint64_t first, uint64_t count)
 {
@@ -161,6 +191,8 @@ static const rig_kernel all_kernels[] = {
   KERNEL(trap, 0, 0, 0, 1024),
   KERNEL(divide, 8, 0, 0, 256),
   KERNEL(recurse, 0, 0, 0, 1024),
+  KERNEL(print, 0, 0, 0, 1024),
+  KERNEL(assert, 16, 0, 0, 1024),
   KERNEL(spin, 8, 0, 0, 1024),
   KERNEL(slow, 8, 0, 0, 1024),
   {0},

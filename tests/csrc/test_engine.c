@@ -325,6 +325,64 @@ static void test_launches_see_their_shared_and_working_memory(rig *r)
   CHECK_EQUAL(rig_end(r), 0);
 }
 
+/* Takes what was printed, whole lines of 101 bytes, until there is no more to take; how many. Others than OUTPUT must not come. */
+static uint64_t take_lines(rig *r, uint64_t expected)
+{
+  static char text[GPUD_MAX_MESSAGE];
+  unsigned char message[GPUD_MAX_MESSAGE];
+  uint64_t lines = 0;
+  for (;;) {
+    int size = gpud_connection_receive(r->client, message, 0);
+    if (size < 0)
+      return lines;
+    CHECK_EQUAL(message[offsetof(gpud_message_head, op)], GPUD_OP_OUTPUT);
+    size -= (int)sizeof(gpud_message_head);
+    CHECK(size % 101 == 0); /* cut after lines */
+    memcpy(text, message + sizeof(gpud_message_head), (size_t)size);
+    for (int at = 0; at < size; at += 101, lines++) {
+      int number;
+      double half;
+      char word[32];
+      text[at + 100] = 0;
+      CHECK_EQUAL(sscanf(text + at, "%d %lf %31[a-z ]", &number, &half, word), 3);
+      CHECK_EQUAL(number, (int)(expected + lines));
+      CHECK(half == number / 2.0);
+    }
+  }
+}
+
+static void test_what_is_printed_comes_in_order_and_no_faster_than_it_is_taken(rig *r)
+{
+  rig_begin(r);
+  rig_load(r, 1, "good");
+  int64_t first = rig_launch(r, 1, "print", 1, 1, NULL, 0);
+  for (int i = 1; i < 200; i++)
+    rig_launch(r, 1, "print", 1, 1, NULL, 0);
+  rig_close(r);
+  rig_reply reply;
+  do {
+    reply.size = gpud_connection_receive(r->client, reply.bytes, 0);
+    CHECK(reply.size > 0);
+  } while (reply.head.op != GPUD_OP_MODULE_STATUS);
+  /* A message for each launch, up to 6144 bytes; the rest is kept. */
+  CHECK_EQUAL(take_lines(r, (uint64_t)first), 6144 / 101 + 1);
+  CHECK_EQUAL(rig_end(r), 0);
+  /* And forgotten with the session. A SYNCHRONIZE asks for more, in larger pieces. */
+  rig_begin(r);
+  rig_load(r, 1, "good");
+  first = rig_launch(r, 1, "print", 1, 1, NULL, 0);
+  for (int i = 1; i < 200; i++)
+    rig_launch(r, 1, "print", 1, 1, NULL, 0);
+  rig_post(r, GPUD_OP_SYNCHRONIZE, 0, NULL, 0);
+  rig_close(r);
+  do {
+    reply.size = gpud_connection_receive(r->client, reply.bytes, 0);
+    CHECK(reply.size > 0);
+  } while (reply.head.op != GPUD_OP_MODULE_STATUS);
+  CHECK_EQUAL(take_lines(r, (uint64_t)first), 6144 / 101 + 1 + 4 * (2048 / 101));
+  CHECK_EQUAL(rig_end(r), 0);
+}
+
 /* ---------------------------------------------------------------- poison */
 
 static void test_after_a_failure_nothing_runs_and_everything_completes(rig *r)
@@ -459,6 +517,7 @@ int main(void)
   test_variables_are_limited_as_memory_is(&r);
   test_events_have_the_time_of_their_last_record(&r);
   test_launches_see_their_shared_and_working_memory(&r);
+  test_what_is_printed_comes_in_order_and_no_faster_than_it_is_taken(&r);
   test_after_a_failure_nothing_runs_and_everything_completes(&r);
   test_a_broken_message_ends_the_session_with_bye(&r);
   test_detach_says_why(&r);
