@@ -65,6 +65,8 @@ int gpud_verbs_link_post_receive(gpud_verbs_link *link, uint32_t slot)
                          .lkey = link->registered->lkey};
   struct ibv_recv_wr request = {.wr_id = slot, .sg_list = &part, .num_sge = 1};
   struct ibv_recv_wr *bad;
+  if (gpud_verbs_link_state(link) != 0) /* then there may be no queue pair */
+    return gpud_verbs_link_state(link);
   int rc = ibv_post_recv(link->pair, &request, &bad);
   return rc == 0 ? 0 : gpud_verbs_link_fail(link, -EPIPE, "a receive could not be posted: %s", strerror(rc));
 }
