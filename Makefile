@@ -11,16 +11,17 @@ BUILT := build/.built
 
 C_SOURCES := $(wildcard csrc/*/*.c)
 C_HEADERS := $(wildcard csrc/*/*.h)
-C_FILES := $(C_SOURCES) $(C_HEADERS) $(wildcard tests/csrc/*.[ch] bench/csrc/*.[ch])
+C_FILES := $(C_SOURCES) $(C_HEADERS) $(wildcard tests/csrc/*.[ch] tests/fuzz/*.[ch] bench/csrc/*.[ch])
 C_CHECKS := $(C_SOURCES:csrc/%.c=build/check/%.o)
 PYTHON_FILES := transport gpudisagg tests bench csrc tools setup.py
 STRICT := -std=c11 -D_GNU_SOURCE -O3 -fPIC -Wall -Wextra -Werror
 
-.PHONY: demo test build lint lint-c format bench targets dist clean help
+.PHONY: demo test fuzz build lint lint-c format bench targets dist clean help
 
 help:
 	@echo 'make demo     a daemon, and K-means on its device (also: GPUDISAGG_DEMO_ARGS=--json)'
 	@echo 'make test     set-up, lint, C with -Werror, all tests'
+	@echo 'make fuzz     the fuzz targets, GPUDISAGG_FUZZ_SECONDS (600) each; what breaks one is printed and kept in build/fuzz'
 	@echo 'make build    the C extensions, in place'
 	@echo 'make lint     ruff, mypy, clang-format; make format mends what it can'
 	@echo 'make bench    the list of benches; make targets runs what every target is measured by'
@@ -33,6 +34,9 @@ demo: $(BUILT)
 test: export GPUDISAGG_WERROR = 1
 test: $(BUILT) lint lint-c
 	timeout --kill-after=30 3000 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --seconds $${GPUDISAGG_FUZZ_SECONDS:-600}
 
 build: $(BUILT)
 

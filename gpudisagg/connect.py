@@ -15,8 +15,8 @@ from gpudisagg.session import Session
 from gpudisagg.sizes import parse_size
 from transport import wire
 from transport.errors import DeadlineExceeded as TransportDeadline
+from transport.errors import PeerGone, Refused, TransportError
 from transport.errors import ProtocolError as TransportProtocolError
-from transport.errors import Refused, TransportError
 from transport.errors import TlsUnavailable as TransportTlsUnavailable
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def connect(
         raise TlsUnavailable(f"{where}: {error}") from error
     except TransportError as error:
         said = str(error)
+        if isinstance(error, PeerGone) and error.errno is not None and tls is None:
+            said = "the server hung up without an answer: its log says why; over TCP it may want TLS (tls=)"
         raise SessionRefused(said if where in said else f"{where}: {said}") from error
     if connection.welcome is None or not connection.welcome.window_base:
         connection.close()

@@ -66,6 +66,7 @@ class Pool:
         self._maps_regions = reachable(welcome.features)
         self._shelf = Shelf(min(welcome.host_memory // _KEPT_PART, _KEPT_MOST))
         self._allocator = Allocator(self._window, welcome.memory, self._map, self._unmap)
+        self._leaving: list[Registration] = []  # to be dropped once no command needs them
         self._streams = frozenset({0})
         self.watch: Watch | None = None
         if welcome.features & wire.FEATURE_CHECK:
@@ -112,6 +113,7 @@ class Pool:
         with self._channel.memory_lock:
             self._empty()
             window = self._window if in_window and self._maps_regions else None
+            self._let_go()
             kept = self._shelf.take(size, self._channel.completed(), in_window=window is not None)
             registration = kept or self._register(window, size)
             pages = Pages(session, registration)
@@ -124,7 +126,10 @@ class Pool:
     def _register(self, window: Window | None, size: int) -> Registration:
         missing = self._budget.used + round_up(max(size, 1), PAGE) - self._budget.limit
         for one in self._shelf.give_up(missing):
-            one.drop(tell=True)
+            self._drop(one)
+        if missing > 0 and self._leaving:
+            self._channel.wait(max(one.last for one in self._leaving))
+            self._let_go()
         return Registration(self._channel, self._budget, window, size)
 
     def usage(self) -> Usage:
@@ -138,6 +143,7 @@ class Pool:
         """Bytes of host memory that no array uses, kept for reuse."""
         with self._channel.memory_lock:
             self._empty()
+            self._let_go()
             return self._shelf.kept
 
     def trim(self) -> int:
@@ -145,7 +151,8 @@ class Pool:
         with self._channel.memory_lock:
             self._empty()
             for one in self._shelf.give_up(self._shelf.kept):
-                one.drop(tell=self._channel.usable)
+                self._drop(one)
+            self._let_go()
             if self.watch is not None:
                 self.watch.give_up()
             return self._allocator.trim()
@@ -201,7 +208,31 @@ class Pool:
         with contextlib.suppress(TransportError):  # closed by another thread just now
             dead.last = self._channel.connection.posted
         for one in self._shelf.put(dead):
-            one.drop(tell=True)
+            self._drop(one)
+
+    def _drop(self, one: Registration) -> None:
+        """Where the worker has no mapping of its own, the bytes of commands may still have to be sent from
+        there, behind whatever the worker is at: that is not waited for here.
+        """
+        if self._maps_regions or not self._channel.usable:
+            one.drop(tell=self._channel.usable)
+            return
+        self._leaving.append(one)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if not self._leaving or not self._channel.usable:
+            return
+        try:
+            completed = self._channel.completed()
+        except GpuDisaggError:  # closed just now
+            return
+        leaving, self._leaving = self._leaving, []
+        for one in leaving:
+            if one.last <= completed:
+                one.drop(tell=True)
+            else:
+                self._leaving.append(one)
 
     def _hand_over(self, streams: frozenset[int], stream: int) -> None:
         """Makes `stream` wait for what the others may still do with the memory it gets."""

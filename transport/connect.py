@@ -15,7 +15,15 @@ from transport import network
 from transport._transport import ffi, lib
 from transport.address import Address
 from transport.connection import Connection
-from transport.constants import FEATURE_CHECK, FEATURE_VERBS, MAX_TEXT, STATUS_DENIED, STATUS_UNSUPPORTED
+from transport.constants import (
+    FEATURE_CHECK,
+    FEATURE_VERBS,
+    MAX_TEXT,
+    STATUS_DEADLINE,
+    STATUS_DENIED,
+    STATUS_PROTOCOL,
+    STATUS_UNSUPPORTED,
+)
 from transport.deadline import SLICE, deadline_ns
 from transport.errors import DeadlineExceeded, PeerGone, Refused, TransportError, check
 from transport.frames import Hello, Ways, pack_hello, unpack_welcome
@@ -29,6 +37,8 @@ __all__ = ["connect"]
 
 # Answers that may be otherwise on another way to the same server.
 _OF_THE_WAY = (STATUS_DENIED, STATUS_UNSUPPORTED)
+# What a server says to a client that asked, and was silent for too long then: a daemon, a Listener.
+_WAITED_LONG = (STATUS_DEADLINE, STATUS_PROTOCOL)
 _ANOTHER_SERVER = "at {} another server listens: the files here are not those of the server's host"
 
 
@@ -197,13 +207,22 @@ class _Chooser:
         if not places:
             raise TransportError("the server listens on no tcp:// address that is reached this way")
         try:
-            return _handshake(socket, self._wish, verbs=False)
-        except PeerGone:  # the server did not wait while the others were tried
-            return _open(places[0], self._wish)
+            return self._tcp_here(socket)
         except Refused as refusal:
             if refusal.status != STATUS_UNSUPPORTED:
                 raise
             return _open(places[0], self._wish)  # what was asked is for rdma:// alone
+
+    def _tcp_here(self, socket: sockets.socket) -> Connection:
+        try:
+            return _handshake(socket, self._wish, verbs=False)
+        except PeerGone:
+            pass
+        except Refused as refusal:
+            if refusal.status not in _WAITED_LONG:
+                raise
+        # The server did not wait while the others were tried. By the name given, which is in its certificate.
+        return _open(self._place, self._wish)
 
 
 def _handshake(socket: sockets.socket, wish: _Wish, *, verbs: bool) -> Connection:
@@ -235,12 +254,22 @@ def _handshake(socket: sockets.socket, wish: _Wish, *, verbs: bool) -> Connectio
         deadline_ns(remaining),
         endpoint,
     )
-    rc = _interruptible(lambda: int(lib.gpud_endpoint_connect(*arguments)), socket)
+    why = ffi.new("char[]", MAX_TEXT + 1)
+
+    def connect() -> int:
+        rc: int = lib.gpud_endpoint_connect(*arguments)
+        if rc < 0 and verbs:
+            lib.gpud_verbs_why(why, MAX_TEXT)  # of this thread
+        return rc
+
+    rc = _interruptible(connect, socket)
     words = text_of(bytes(ffi.string(text)))
     if refused.status:
         raise Refused(refused.status, words, refused.retry_ms)
     if rc == -errno.EIO:  # of a socket: over kernel TLS, the other side's closing alert
         rc = -errno.EPIPE
+    if rc < 0 and why[0] != b"\0":
+        raise TransportError(f"connect: {text_of(bytes(ffi.string(why)))}")
     check(rc, "connect")
     socket.detach()  # the endpoint's from here on
     connection = Connection(endpoint[0], client=True, timeout=wish.timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from collections.abc import Callable
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BULK_INLINE", "STAGE_CHUNKS", "STAGE_CHUNK_SIZE", "Stage"]
 
-# A transfer is cut into pieces, each tried for so long: between them a signal's handler (Ctrl-C) runs. A
-# piece that ran out of time is repeated: the same bytes to the same place.
+# A transfer is cut into pieces, each tried for so long: between them a signal's handler (Ctrl-C) runs. What
+# of a piece was not through by then is tried again.
 _PIECE_TIMEOUT = 1.0
 
 STAGE_CHUNKS: int = lib.GPUD_STAGE_CHUNKS
@@ -66,9 +67,13 @@ class Stage:
         """
         data = ffi.from_buffer(_bytes(source))
         stage = self._live("put")
-        call = lib.gpud_bulk_put
+        call = lib.gpud_bulk_put_some
+        done = ffi.new("uint64_t *")
         return self._pieces(
-            lambda at, size, end: int(call(stage, address + at, data + at, size, stream, end)),
+            lambda at, size, end: (
+                int(call(stage, address + at, data + at, size, stream, end, done)),
+                int(done[0]),
+            ),
             source.nbytes,
             self._put_piece,
             timeout,
@@ -86,7 +91,8 @@ class Stage:
         call = lib.gpud_bulk_get
         try:
             return self._pieces(
-                lambda at, size, end: int(call(stage, data + at, address + at, size, stream, end)),
+                # The same call, repeated, goes on where it was.
+                lambda at, size, end: (int(call(stage, data + at, address + at, size, stream, end)), 0),
                 destination.nbytes,
                 self._get_piece,
                 timeout,
@@ -99,8 +105,14 @@ class Stage:
             raise
 
     def _pieces(
-        self, move: Callable[[int, int, int], int], size: int, most: int, timeout: float | None, what: str
+        self,
+        move: Callable[[int, int, int], tuple[int, int]],
+        size: int,
+        most: int,
+        timeout: float | None,
+        what: str,
     ) -> int:
+        """`move` gives a sequence number or -errno, and how many bytes were through although it failed."""
         connection = self._connection
         if connection is None:
             raise Closed(f"{what}: the connection of this stage is closed")
@@ -115,10 +127,13 @@ class Stage:
             while True:
                 piece = min(most, size - at)
                 deadline = min(end, deadline_ns(_PIECE_TIMEOUT))
-                rc = move(at, piece, deadline)
+                rc, done = move(at, piece, deadline)
+                if rc == -errno.ETIMEDOUT:
+                    at += done
                 if rc == -errno.ETIMEDOUT and deadline < end:
-                    # The worker is busy with what came before; wait for that, then repeat the piece.
-                    connection.wait(connection.posted, (end - deadline_ns(0)) / 1e9)
+                    # The worker is busy with what came before; wait for that, then go on.
+                    with contextlib.suppress(DeadlineExceeded):
+                        connection.wait(connection.posted, (end - deadline_ns(0)) / 1e9)
                     continue
                 if rc == -errno.ETIMEDOUT:
                     raise DeadlineExceeded(f"{what} of {size} bytes: {at} were through after {seconds:g} s")

@@ -11,7 +11,8 @@
 #include "engine.h"
 #include "order.h"
 
-#define BLOCK (16ull << 20) /* what is registered at once, as far as it is mapped: not every copy registers anew */
+#define LONGEST (1ull << 30) /* of one transfer of host memory: far below what stays registered at once */
+#define BLOCK (16ull << 20)  /* what is registered at once, as far as it is mapped: not every copy registers anew */
 
 enum { IDLE, POSTED, DONE, QUIT };
 
@@ -323,8 +324,13 @@ static int transfer(gpud_transfer *t, bool out, uint64_t address, uint32_t regio
   if (host) {
     if (t->rung == 0)
       choose(t, address, size);
-    register_host(t, address, size);
-    return move(t, &(gpud_transfer_job){out, region, offset, host, size});
+    int rc = 0;
+    for (uint64_t done = 0, part; rc == 0 && done < size; done += part) {
+      part = size - done < LONGEST ? size - done : LONGEST;
+      register_host(t, address + done, part);
+      rc = move(t, &(gpud_transfer_job){out, region, offset + done, (char *)host + done, part});
+    }
+    return rc;
   }
   int rc = 0;
   while (size != 0 && rc == 0) {

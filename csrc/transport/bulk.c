@@ -12,6 +12,18 @@
 #define ABANDON_NS                                                                                                     \
   (2 * GPUD_STALL_MS * 1000000ull) /* for the transfer of another thread, which ends by its own deadline */
 
+/* A get that ran out of time, and goes on where it was when it is asked for again: on a slow link it would not end otherwise. */
+typedef struct gpud_staged_get {
+  char *destination; /* NULL: none */
+  uint64_t address;
+  uint64_t size;
+  uint32_t stream;
+  uint32_t oldest; /* the chunk that comes back next */
+  uint64_t done;
+  uint64_t asked;
+  int64_t last; /* the last command that asks */
+} gpud_staged_get;
+
 struct gpud_stage {
   gpud_connection *connection;
   gpud_region *region; /* NULL: copies are direct, and there are no chunks */
@@ -19,7 +31,10 @@ struct gpud_stage {
   uint32_t chunks;
   uint32_t next; /* the chunk that is used next: always the one used longest ago */
   uint64_t chunk_size;
+  gpud_direct_get
+      done; /* a direct get of this stage's that has ended while another's transfer waited for it; under the turn's mutex */
   gpud_mutex mutex;
+  gpud_staged_get get;
   uint64_t busy[]; /* by chunk: the command that must be complete before it may be used again */
 };
 
@@ -54,18 +69,30 @@ int gpud_stage_create(gpud_connection *c, uint32_t number, uint32_t chunks, uint
   return 0;
 }
 
-/* The memory of a direct get that nobody came back for. */
-static void abandon_all(gpud_stage *stage)
+/* Nothing is written any more to the memory of the stage's direct get in [memory, memory + size). The turn is the caller's. */
+static void abandon(gpud_stage *stage, const char *memory, uint64_t size)
 {
-  gpud_direct *direct = gpud_connection_direct(stage->connection);
-  if (gpud_mutex_acquire(&direct->mutex, gpud_now() + ABANDON_NS) != 0)
-    return;
-  gpud_direct_get *get = &direct->get;
-  if (get->stage == stage && get->offered)
-    gpud_connection_withdraw(stage->connection, GPUD_REGION_STREAM, (uint64_t)get->sequence);
-  if (get->stage == stage)
+  gpud_direct_get *gets[] = {&gpud_connection_direct(stage->connection)->get, &stage->done};
+  for (int i = 0; i < 2; i++) {
+    gpud_direct_get *get = gets[i];
+    if (get->stage != stage || !get->destination || (uintptr_t)get->destination - (uintptr_t)memory >= size)
+      continue;
+    if (get->offered)
+      gpud_connection_withdraw(stage->connection, GPUD_REGION_STREAM, (uint64_t)get->sequence);
     *get = (gpud_direct_get){0};
-  gpud_mutex_release(&direct->mutex);
+  }
+}
+
+/* 0, or -ETIMEDOUT: another stage's transfer may still look at this one. */
+static int abandon_all(gpud_stage *stage)
+{
+  gpud_mutex *turn = turn_of(stage);
+  int rc = gpud_mutex_acquire(turn, gpud_now() + ABANDON_NS);
+  if (rc != 0)
+    return rc;
+  abandon(stage, NULL, UINT64_MAX);
+  gpud_mutex_release(turn);
+  return 0;
 }
 
 void gpud_stage_free(gpud_stage *stage)
@@ -74,8 +101,8 @@ void gpud_stage_free(gpud_stage *stage)
     return;
   if (stage->region)
     gpud_region_drop(stage->connection, stage->region, gpud_now() + DROP_NS);
-  else
-    abandon_all(stage);
+  else if (abandon_all(stage) != 0)
+    return; /* the memory is lost; it would be used otherwise */
   gpud_region_free(stage->region);
   gpud_connection_let_go(stage->connection);
   free(stage);
@@ -106,16 +133,7 @@ static int await_chunk(const gpud_stage *stage, uint32_t chunk, uint64_t deadlin
   return gpud_connection_wait(stage->connection, later > stage->busy[chunk] ? later : stage->busy[chunk], deadline);
 }
 
-/* Waits until the next chunk is free and takes it: its index, or -errno. */
-static int claim(gpud_stage *stage, uint64_t deadline)
-{
-  uint32_t chunk = stage->next;
-  int rc = await_chunk(stage, chunk, deadline);
-  if (rc != 0)
-    return rc;
-  stage->next = chunk + 1 == stage->chunks ? 0 : chunk + 1;
-  return (int)chunk;
-}
+static uint32_t after(const gpud_stage *stage, uint32_t chunk) { return chunk + 1 == stage->chunks ? 0 : chunk + 1; }
 
 /* Posts the command that moves `size` bytes between a chunk and the device. The sequence number or -errno. */
 static int64_t post_copy(gpud_stage *stage, uint8_t op, uint32_t chunk, uint64_t address, uint64_t size,
@@ -139,58 +157,72 @@ static int64_t put_inline(gpud_connection *c, uint64_t address, const void *sour
 }
 
 static int64_t put_staged(gpud_stage *stage, uint64_t address, const char *source, uint64_t size, uint32_t stream,
-                          uint64_t deadline)
+                          uint64_t deadline, uint64_t *done)
 {
   int64_t rc = gpud_mutex_acquire(&stage->mutex, deadline);
   if (rc != 0)
     return rc;
   const uint64_t piece = piece_size(stage, size);
-  for (uint64_t done = 0, part; done < size; done += part) {
-    part = smaller(size - done, piece);
-    int chunk = claim(stage, deadline);
-    rc = chunk;
-    if (chunk < 0)
+  stage->get.destination = NULL; /* its chunks are used for this */
+  while (*done < size) {
+    uint64_t part = smaller(size - *done, piece);
+    uint32_t chunk = stage->next;
+    rc = await_chunk(stage, chunk, deadline);
+    if (rc != 0)
       break;
-    gpud_copy_cached(chunk_pointer(stage, (uint32_t)chunk), source + done, part);
-    rc = post_copy(stage, GPUD_OP_COPY_IN, (uint32_t)chunk, address + done, part, stream, deadline);
+    gpud_copy_cached(chunk_pointer(stage, chunk), source + *done, part);
+    rc = post_copy(stage, GPUD_OP_COPY_IN, chunk, address + *done, part, stream, deadline);
     if (rc < 0)
       break;
+    stage->next = after(stage, chunk);
+    *done += part;
     gpud_connection_count_copied(stage->connection, part, 0);
   }
   gpud_mutex_release(&stage->mutex);
   return rc;
 }
 
+static int64_t go_on_getting(gpud_stage *stage, uint64_t deadline)
+{
+  gpud_staged_get *get = &stage->get;
+  const uint64_t piece = piece_size(stage, get->size);
+  while (get->done < get->size) {
+    /* Ask ahead, as far as there are chunks that hold nothing we have yet to copy out. */
+    while (get->asked < get->size && get->asked < get->done + stage->chunks * piece) {
+      uint64_t part = smaller(get->size - get->asked, piece);
+      uint32_t chunk = stage->next;
+      int64_t rc = await_chunk(stage, chunk, deadline);
+      if (rc == 0)
+        rc = post_copy(stage, GPUD_OP_COPY_OUT, chunk, get->address + get->asked, part, get->stream, deadline);
+      if (rc < 0)
+        return rc;
+      stage->next = after(stage, chunk);
+      get->last = rc;
+      get->asked += part;
+    }
+    uint64_t part = smaller(get->size - get->done, piece);
+    int rc = await_chunk(stage, get->oldest, deadline);
+    if (rc != 0)
+      return rc;
+    gpud_copy(get->destination + get->done, chunk_pointer(stage, get->oldest), part);
+    gpud_connection_count_copied(stage->connection, 0, part);
+    get->oldest = after(stage, get->oldest);
+    get->done += part;
+  }
+  return get->last;
+}
+
 static int64_t get_staged(gpud_stage *stage, char *destination, uint64_t address, uint64_t size, uint32_t stream,
                           uint64_t deadline)
 {
-  const uint64_t piece = piece_size(stage, size);
-  uint64_t asked = 0;
-  uint32_t oldest = stage->next; /* the chunk that comes back next */
-  int64_t rc = 0;
-  int64_t last = 0;
-  for (uint64_t done = 0, part; done < size; done += part) {
-    /* Ask ahead, as far as there are chunks that hold nothing we have yet to copy out. */
-    while (asked < size && asked < done + stage->chunks * piece) {
-      part = smaller(size - asked, piece);
-      int chunk = claim(stage, deadline);
-      if (chunk < 0)
-        return chunk;
-      rc = post_copy(stage, GPUD_OP_COPY_OUT, (uint32_t)chunk, address + asked, part, stream, deadline);
-      if (rc < 0)
-        return rc;
-      last = rc;
-      asked += part;
-    }
-    part = smaller(size - done, piece);
-    rc = await_chunk(stage, oldest, deadline);
-    if (rc != 0)
-      return rc;
-    gpud_copy(destination + done, chunk_pointer(stage, oldest), part);
-    gpud_connection_count_copied(stage->connection, 0, part);
-    oldest = oldest + 1 == stage->chunks ? 0 : oldest + 1;
-  }
-  return last;
+  gpud_staged_get *get = &stage->get;
+  if (get->destination != destination || get->address != address || get->size != size || get->stream != stream)
+    *get = (gpud_staged_get){
+      .destination = destination, .address = address, .size = size, .stream = stream, .oldest = stage->next};
+  int64_t rc = go_on_getting(stage, deadline);
+  if (rc != -ETIMEDOUT)
+    get->destination = NULL;
+  return rc;
 }
 
 /* ---------------------------------------------------------------- direct: no chunks, the endpoint takes and fills the caller's memory */
@@ -215,7 +247,10 @@ static int withdraw(gpud_stage *stage, int64_t sequence)
   return ep->ops->region_withdraw(ep, GPUD_REGION_STREAM, sequence > 0 ? (uint64_t)sequence : 0);
 }
 
-/* Waits for the get that was asked for. Its memory is let go of unless time ran out; what is known of it stays. */
+/*
+ * Waits for the get that was asked for. Its memory is let go of unless time ran out; who asked finds it done, be it another stage's
+ * transfer that waits here.
+ */
 static int await_get(gpud_stage *stage, uint64_t deadline)
 {
   gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
@@ -224,12 +259,14 @@ static int await_get(gpud_stage *stage, uint64_t deadline)
   int rc = gpud_connection_wait(stage->connection, (uint64_t)get->sequence, deadline);
   if (rc == -ETIMEDOUT)
     return rc;
-  withdraw(stage, get->sequence);
+  if (rc != -ESHUTDOWN) /* then there is no endpoint any more */
+    withdraw(stage, get->sequence);
   get->offered = false;
-  if (rc != 0)
-    get->destination = NULL;
-  else
+  if (rc == 0) {
     gpud_connection_count_copied(stage->connection, 0, get->size);
+    get->stage->done = *get;
+  }
+  *get = (gpud_direct_get){0};
   return rc;
 }
 
@@ -257,32 +294,28 @@ static int64_t put_direct(gpud_stage *stage, uint64_t address, const char *sourc
   return rc;
 }
 
-static bool same_get(const gpud_direct_get *get, const char *destination, uint64_t address, uint64_t size,
-                     uint32_t stream)
+static bool same_get(const gpud_direct_get *get, const gpud_direct_get *wanted)
 {
-  return get->destination == destination && get->address == address && get->size == size && get->stream == stream;
+  return get->stage == wanted->stage && get->destination == wanted->destination && get->address == wanted->address &&
+         get->size == wanted->size && get->stream == wanted->stream;
 }
 
-/* As get_direct, nothing being under way. */
-static int64_t ask_direct(gpud_stage *stage, char *destination, uint64_t address, uint64_t size, uint32_t stream,
-                          uint64_t deadline)
+/* Nothing being under way. */
+static int64_t ask_direct(const gpud_direct_get *wanted, uint64_t deadline)
 {
-  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
-  get->destination = NULL;
-  int64_t rc = offer(stage, destination, size, deadline);
+  gpud_stage *stage = wanted->stage;
+  int64_t rc = offer(stage, wanted->destination, wanted->size, deadline);
   if (rc != 0)
     return rc;
-  rc = post_direct(stage, GPUD_OP_COPY_OUT, address, size, stream, deadline);
-  if (rc < 0)
+  rc = post_direct(stage, GPUD_OP_COPY_OUT, wanted->address, wanted->size, wanted->stream, deadline);
+  if (rc < 0) {
     withdraw(stage, 0);
-  else
-    *get = (gpud_direct_get){.stage = stage,
-                             .destination = destination,
-                             .address = address,
-                             .size = size,
-                             .stream = stream,
-                             .offered = true,
-                             .sequence = rc};
+    return rc;
+  }
+  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
+  *get = *wanted;
+  get->offered = true;
+  get->sequence = rc;
   return rc;
 }
 
@@ -290,19 +323,22 @@ static int64_t ask_direct(gpud_stage *stage, char *destination, uint64_t address
 static int64_t get_direct(gpud_stage *stage, char *destination, uint64_t address, uint64_t size, uint32_t stream,
                           uint64_t deadline)
 {
-  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
+  const gpud_direct_get wanted = {
+    .stage = stage, .destination = destination, .address = address, .size = size, .stream = stream};
+  const gpud_direct_get *asked = &gpud_connection_direct(stage->connection)->get;
   int64_t rc = 0;
-  if (!same_get(get, destination, address, size, stream)) {
+  if (!same_get(&stage->done, &wanted) && !same_get(asked, &wanted)) {
     rc = await_get(stage, deadline); /* another thread's */
     if (rc == 0)
-      rc = ask_direct(stage, destination, address, size, stream, deadline);
+      rc = ask_direct(&wanted, deadline);
   }
-  if (rc >= 0)
+  if (rc >= 0 && !same_get(&stage->done, &wanted))
     rc = await_get(stage, deadline);
   if (rc != 0)
     return rc;
-  get->destination = NULL;
-  return get->sequence;
+  rc = stage->done.sequence;
+  stage->done = (gpud_direct_get){0};
+  return rc;
 }
 
 uint64_t gpud_stage_piece(const gpud_stage *stage, int put)
@@ -312,36 +348,41 @@ uint64_t gpud_stage_piece(const gpud_stage *stage, int put)
 
 int gpud_stage_abandon(gpud_stage *stage, const void *memory, uint64_t size)
 {
-  if (stage->region)
-    return 0;
   gpud_mutex *turn = turn_of(stage);
   int rc = gpud_mutex_acquire(turn, gpud_now() + ABANDON_NS);
   if (rc != 0)
     return rc;
-  gpud_direct_get *get = &gpud_connection_direct(stage->connection)->get;
-  const char *begin = memory;
-  if (get->destination && get->destination >= begin && (uint64_t)(get->destination - begin) < size) {
-    if (get->offered)
-      gpud_connection_withdraw(stage->connection, GPUD_REGION_STREAM, (uint64_t)get->sequence);
-    *get = (gpud_direct_get){0};
+  if (stage->region) { /* nothing is written there but by the call itself, and by the next one anew */
+    stage->get.destination = NULL;
+    gpud_mutex_release(turn);
+    return 0;
   }
+  abandon(stage, memory, size);
   gpud_mutex_release(turn);
   return 0;
 }
 
 /* ---------------------------------------------------------------- either way */
 
-int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
-                      uint64_t deadline)
+int64_t gpud_bulk_put_some(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
+                           uint64_t deadline, uint64_t *done)
 {
+  *done = 0;
   if (size == 0)
     return (int64_t)gpud_connection_posted(stage->connection);
   if (size > UINT64_MAX - address)
     return -EINVAL;
   if (size <= GPUD_BULK_INLINE)
     return put_inline(stage->connection, address, source, size, stream, deadline);
-  return stage->region ? put_staged(stage, address, source, size, stream, deadline)
+  return stage->region ? put_staged(stage, address, source, size, stream, deadline, done)
                        : put_direct(stage, address, source, size, stream, deadline);
+}
+
+int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
+                      uint64_t deadline)
+{
+  uint64_t done;
+  return gpud_bulk_put_some(stage, address, source, size, stream, deadline, &done);
 }
 
 int64_t gpud_bulk_get(gpud_stage *stage, void *destination, uint64_t address, uint64_t size, uint32_t stream,

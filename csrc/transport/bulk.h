@@ -40,16 +40,19 @@ void gpud_stage_free(gpud_stage *stage);
  */
 int64_t gpud_bulk_put(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
                       uint64_t deadline);
+/* The same; *done: how many bytes of the source, from its beginning, are on their way also where it fails. After -ETIMEDOUT, put the rest. */
+int64_t gpud_bulk_put_some(gpud_stage *stage, uint64_t address, const void *source, uint64_t size, uint32_t stream,
+                           uint64_t deadline, uint64_t *done);
 /*
- * Device `address` -> destination[size], as COPY_OUT commands on `stream`; returns when the bytes are there. As above. Where copies are
- * direct, the destination is still written to after -ETIMEDOUT, until the same call is repeated and ends otherwise or
- * gpud_stage_abandon: repeated, it goes on where it was.
+ * Device `address` -> destination[size], as COPY_OUT commands on `stream`; returns when the bytes are there. As above. After -ETIMEDOUT
+ * the same call, repeated, goes on where it was, until gpud_stage_abandon. Where copies are direct, the destination is still
+ * written to meanwhile.
  */
 int64_t gpud_bulk_get(gpud_stage *stage, void *destination, uint64_t address, uint64_t size, uint32_t stream,
                       uint64_t deadline);
 /* How many bytes to put or get in one call, so that time and signals can be looked at between two. */
 uint64_t gpud_stage_piece(const gpud_stage *stage, int put);
-/* A get into memory[size] that ran out of time will not be repeated: nothing is written there any more. 0, or -ETIMEDOUT: keep the memory. */
+/* A get into memory[size] that ran out of time will not be repeated, or begins anew: nothing is written there any more. 0, or -ETIMEDOUT: keep the memory. */
 int gpud_stage_abandon(gpud_stage *stage, const void *memory, uint64_t size);
 /* Copies with what suits the size: libc, or from GPUD_COPY_STREAM on stores that pass the caches by. */
 void gpud_copy(void *destination, const void *source, uint64_t size);

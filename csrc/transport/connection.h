@@ -153,7 +153,7 @@ gpud_endpoint *gpud_connection_endpoint(gpud_connection *c);
 
 /* A direct get that was asked for: its bytes go to `destination` as they come, also after its caller's deadline. */
 typedef struct gpud_direct_get {
-  const struct gpud_stage *stage;
+  struct gpud_stage *stage;
   char *destination; /* NULL: none */
   uint64_t address;
   uint64_t size;

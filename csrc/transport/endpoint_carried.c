@@ -234,10 +234,14 @@ static uint64_t spin_for(gpud_carried *c)
   return waits % TRIAL == 0 ? c->spin_ns : gpud_load_relaxed_u64(&c->spin_now);
 }
 
-static void learn(gpud_carried *c, bool paid)
+/*
+ * What paid after `took` is allowed twice that at once: by doubling alone two ends that both sleep would not find out. Each in its
+ * trial waits for the other's wake-up only, and in the waits that follow for that and for its own.
+ */
+static void learn(gpud_carried *c, bool paid, uint64_t took)
 {
   uint64_t now = gpud_load_relaxed_u64(&c->spin_now);
-  uint64_t next = paid ? 2 * now : now / 2;
+  uint64_t next = paid ? 2 * (took > now ? took : now) : now / 2;
   uint64_t least = c->spin_ns / 8;
   gpud_store_relaxed_u64(&c->spin_now, next < least ? least : next > c->spin_ns ? c->spin_ns : next);
 }
@@ -248,7 +252,8 @@ static int spin(gpud_carried *c, uint32_t what, uint64_t value, uint64_t deadlin
   int rc = holds(c, what, value);
   if (c->spin_ns == 0 || rc != 0)
     return rc;
-  uint64_t now = gpud_now();
+  uint64_t begin = gpud_now();
+  uint64_t now = begin;
   uint64_t end = now + spin_for(c);
   uint64_t until = end < deadline ? end : deadline;
   while (rc == 0 && now < until && gpud_load_relaxed_u32(&c->bulk) == 0) {
@@ -258,7 +263,7 @@ static int spin(gpud_carried *c, uint32_t what, uint64_t value, uint64_t deadlin
     now = gpud_now();
   }
   if (rc > 0 || now >= end)
-    learn(c, rc > 0);
+    learn(c, rc > 0, now - begin);
   return rc;
 }
 

@@ -386,6 +386,8 @@ static int make_end(int socket, bool client, const gpud_welcome *welcome, gpud_e
     if (!client) /* of any size: what is written there is read as it comes */
       t->stream = (gpud_tcp_offer){.size = UINT64_MAX, .access = GPUD_ACCESS_READ | GPUD_ACCESS_WRITE};
     gpud_tcp_socket_options(socket);
+    if (client)
+      gpud_tcp_socket_abort_on_death(socket, true);
     rc = gpud_tcp_flusher_start(t);
   }
   if (rc != 0) {

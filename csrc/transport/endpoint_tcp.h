@@ -186,6 +186,7 @@ void gpud_tcp_ring(gpud_tcp *t);
 
 /* tcp_socket.c */
 void gpud_tcp_socket_options(int socket);
+void gpud_tcp_socket_abort_on_death(int socket, bool on);
 /* Whether the peer hung up, or has left what we sent unacknowledged for too long. */
 bool gpud_tcp_socket_dead(int socket);
 /* Hangs up so that what was sent is still read: not with a reset, unless the peer never stops sending. */

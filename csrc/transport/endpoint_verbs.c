@@ -106,7 +106,8 @@ static void verbs_publish(gpud_endpoint *ep, uint64_t sequence, int faulted)
 {
   verbs *e = verbs_of(ep);
   gpud_lock_acquire(&e->publishing);
-  e->completed.sequence = sequence;
+  if (sequence > e->completed.sequence) /* of two threads that publish, the later one may have the earlier number */
+    e->completed.sequence = sequence;
   if (faulted)
     e->completed.faulted = 1;
   e->dirty = true;
@@ -469,6 +470,12 @@ static int receive_pair(int socket, gpud_queue_pair *pair, uint64_t deadline)
     gpud_bootstrap_discard(fd);
     return -EPROTO;
   }
+  gpud_refused refused;
+  int words = gpud_frame_decode(frame, (size_t)size, GPUD_FRAME_REFUSED, &refused, &text);
+  if (words >= 0) { /* its side of the connection cannot be made, which it found out only now */
+    snprintf(why, sizeof why, "%.*s", words, text);
+    return -ENOTSUP;
+  }
   size = gpud_frame_decode(frame, (size_t)size, GPUD_FRAME_QUEUE_PAIR, pair, &text);
   return size > 0 ? -EPROTO : size;
 }
@@ -487,6 +494,7 @@ static int verbs_accept(int socket, const gpud_welcome *welcome, const void *fra
   char frames[GPUD_MAX_FRAME + PAIR_FRAME];
   gpud_queue_pair peer;
   verbs *e;
+  why[0] = 0;
   int rc = make(socket, false, welcome, &e);
   if (rc != 0)
     return rc;
@@ -515,6 +523,7 @@ static int verbs_connect(int socket, const gpud_welcome *welcome, int fd, uint64
   gpud_queue_pair peer;
   gpud_queue_pair ready;
   verbs *e;
+  why[0] = 0;
   if (fd >= 0) {
     gpud_bootstrap_discard(fd);
     return -EPROTO;

@@ -342,7 +342,7 @@ int gpud_tcp_receive_bytes(gpud_tcp *t, void *destination, uint64_t size)
     gpud_lock_release(&c->stepping);
     if (done == size)
       return 0;
-    if (rc == -EPIPE)
+    if (rc == -EPIPE && !gpud_carried_stopped(c)) /* after an interrupt there may still be last words */
       gpud_carried_fail(c, rc);
     if (rc != 0 || got != 0) {
       moved_at = gpud_now();

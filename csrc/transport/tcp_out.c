@@ -257,7 +257,8 @@ void gpud_tcp_publish(gpud_tcp *t, uint64_t sequence, bool faulted, bool idle)
 {
   gpud_tcp_out *out = &t->out;
   gpud_lock_acquire(&out->lock);
-  out->completed = sequence;
+  if (sequence > out->completed) /* of two threads that publish, the later one may have the earlier number */
+    out->completed = sequence;
   out->faulted |= faulted;
   out->dirty = 1;
   gpud_store_relaxed_u32(&out->pending, 1);

@@ -77,6 +77,16 @@ int64_t gpud_tcp_socket_send(int socket, struct iovec *parts, int count)
   return result(sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL), false);
 }
 
+/*
+ * A process that dies leaves its socket to the kernel, which goes on sending; behind a full window its end is then not seen for minutes.
+ * With this it is seen at once, and what was queued is dropped.
+ */
+void gpud_tcp_socket_abort_on_death(int socket, bool on)
+{
+  const struct linger linger = {.l_onoff = on};
+  setsockopt(socket, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+}
+
 /* Whether the peer's kernel has not acknowledged all of what was sent. */
 static bool unacknowledged(int socket)
 {
@@ -114,5 +124,7 @@ void gpud_tcp_socket_hang_up(int socket, uint64_t deadline)
     struct pollfd p = {.fd = socket, .events = POLLIN};
     poll(&p, 1, leaving ? LEAVING_MS : (int)((deadline - now) / 1000000u) + 1);
   }
+  if (!unacknowledged(socket))
+    gpud_tcp_socket_abort_on_death(socket, false);
   close(socket);
 }

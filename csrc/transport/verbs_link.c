@@ -224,17 +224,24 @@ void gpud_verbs_link_stop(gpud_verbs_link *link, uint64_t place)
 {
   struct ibv_qp_attr attributes = {.qp_state = IBV_QPS_ERR};
   gpud_verbs_link_fail(link, -EPIPE, "a transfer was given up");
-  if (link->api->modify_qp(link->pair, &attributes, IBV_QP_STATE) != 0)
-    return;
+  bool stopped = link->pair && link->api->modify_qp(link->pair, &attributes, IBV_QP_STATE) == 0;
   /* Flushed at once, and a transfer is always signalled. */
-  uint64_t deadline = gpud_now() + LETS_GO_NS;
+  uint64_t deadline = stopped ? gpud_now() + LETS_GO_NS : 0;
   bool gone = false;
-  while (!gone && gpud_now() < deadline) {
+  do {
     gpud_lock_acquire(&link->send_lock);
     reap(link);
     gone = link->seen > place;
     gpud_lock_release(&link->send_lock);
-  }
+  } while (!gone && gpud_now() < deadline);
+  if (gone)
+    return;
+  /* It does not stop when told to. Without a queue pair it must; nobody posts to a link that has ended. */
+  gpud_lock_acquire(&link->receive_lock);
+  gpud_lock_acquire(&link->send_lock);
+  gpud_verbs_link_disconnect(link);
+  gpud_lock_release(&link->send_lock);
+  gpud_lock_release(&link->receive_lock);
 }
 
 /* ---------------------------------------------------------------- the receive queue */
@@ -301,6 +308,12 @@ static void arrived(gpud_verbs_link *link, const struct ibv_wc *completion)
     owe(link);
 }
 
+/* Whether a receive ended so because of what the peer asked our adapter for. Which of these, each make of adapter has its own opinion. */
+static bool is_offence(enum ibv_wc_status status)
+{
+  return status == IBV_WC_LOC_LEN_ERR || status == IBV_WC_REM_INV_REQ_ERR || status == IBV_WC_REM_ACCESS_ERR;
+}
+
 int gpud_verbs_link_poll(gpud_verbs_link *link)
 {
   struct ibv_wc completions[BATCH];
@@ -313,7 +326,7 @@ int gpud_verbs_link_poll(gpud_verbs_link *link)
       if (completions[i].status == IBV_WC_SUCCESS)
         arrived(link, &completions[i]);
       else if (gpud_verbs_link_reap(link), gpud_verbs_link_state(link) == 0) /* the send queue knows why, or nobody */
-        gpud_verbs_link_fail(link, completions[i].status == IBV_WC_LOC_LEN_ERR ? -EPROTO : -EPIPE,
+        gpud_verbs_link_fail(link, is_offence(completions[i].status) ? -EPROTO : -EPIPE,
                              "the queue pair was stopped (%s)", link->api->wc_status_str(completions[i].status));
     }
     came += n > 0 ? n : 0;

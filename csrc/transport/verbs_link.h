@@ -87,7 +87,10 @@ int gpud_verbs_link_open(gpud_verbs_link *link, const struct sockaddr_storage *l
 void gpud_verbs_link_describe(const gpud_verbs_link *link, gpud_queue_pair *pair);
 /* The peer's half, not yet judged: RTR and RTS. 0, -EPROTO, -errno. */
 int gpud_verbs_link_connect(gpud_verbs_link *link, const gpud_queue_pair *peer);
-/* Moves the queue pair to its error state and waits until the adapter has let go of the transfer at `place`, and all before it. */
+/*
+ * Moves the queue pair to its error state and waits until the adapter has let go of the transfer at `place`, and all before it. Where it
+ * won't, destroys the queue pair.
+ */
 void gpud_verbs_link_stop(gpud_verbs_link *link, uint64_t place);
 /* Destroys the queue pair, whatever its state: afterwards the adapter touches no memory of this connection. */
 void gpud_verbs_link_disconnect(gpud_verbs_link *link);

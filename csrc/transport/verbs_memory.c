@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "order.h"
@@ -180,6 +181,7 @@ static uint32_t first_after(const gpud_verbs_locals *locals, uint64_t address)
 static void remove_at(gpud_verbs_locals *locals, uint32_t at)
 {
   gpud_verbs_deregister(locals->api, locals->extents[at].mr);
+  locals->bytes -= locals->extents[at].size;
   locals->count--;
   memmove(&locals->extents[at], &locals->extents[at + 1], (locals->count - at) * sizeof *locals->extents);
 }
@@ -196,6 +198,18 @@ static int make_room(gpud_verbs_locals *locals)
   return 0;
 }
 
+static uint64_t most_bytes(gpud_verbs_locals *locals)
+{
+  struct rlimit limit;
+  if (locals->most_bytes != 0)
+    return locals->most_bytes;
+  locals->most_bytes = GPUD_VERBS_LOCAL_BYTES;
+  if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur / 2 < locals->most_bytes)
+    locals->most_bytes =
+        limit.rlim_cur / 2 + 1; /* the other half is for the messages of this session and its neighbours */
+  return locals->most_bytes;
+}
+
 int gpud_verbs_locals_add(gpud_verbs_locals *locals, const gpud_local *local)
 {
   uint64_t address = (uintptr_t)local->memory;
@@ -210,13 +224,15 @@ int gpud_verbs_locals_add(gpud_verbs_locals *locals, const gpud_local *local)
       return 0;
     }
   }
+  if (local->size > most_bytes(locals))
+    return -ENOMEM;
   gpud_verbs_locals_remove(locals, address, local->size);
   if (!locals->extents) {
     locals->extents = malloc(most * sizeof *locals->extents);
     if (!locals->extents)
       return -ENOMEM;
   }
-  if (locals->count == most)
+  while (locals->count == most || (locals->count != 0 && locals->bytes + local->size > locals->most_bytes))
     make_room(locals);
   struct ibv_mr *mr;
   do
@@ -229,6 +245,7 @@ int gpud_verbs_locals_add(gpud_verbs_locals *locals, const gpud_local *local)
   memmove(&locals->extents[at + 1], &locals->extents[at], (locals->count - at) * sizeof *locals->extents);
   locals->extents[at] = (gpud_verbs_extent){.address = address, .size = local->size, .mr = mr, .used = ++locals->clock};
   locals->count++;
+  locals->bytes += local->size;
   return 0;
 }
 

@@ -68,7 +68,9 @@ int gpud_verbs_remotes_span(const gpud_verbs_remotes *remotes, uint32_t region, 
 
 /* ---------------------------------------------------------------- worker: its own */
 
-#define GPUD_VERBS_LOCALS 1024u /* registrations at once: the one used longest ago makes room */
+/* Registrations at once, and their bytes: pinned, they are lost to all else. The one used longest ago makes room. */
+#define GPUD_VERBS_LOCALS 1024u
+#define GPUD_VERBS_LOCAL_BYTES (4ull << 30)
 
 typedef struct gpud_verbs_extent {
   uint64_t address;
@@ -83,12 +85,14 @@ typedef struct gpud_verbs_locals {
   gpud_verbs_extent *extents; /* sorted, disjoint */
   uint32_t count;
   uint32_t most; /* at once; 0: GPUD_VERBS_LOCALS */
+  uint64_t bytes;
+  uint64_t most_bytes; /* 0: GPUD_VERBS_LOCAL_BYTES, or half of what the process may lock */
   uint64_t clock;
 } gpud_verbs_locals;
 
 /*
- * Registers the memory, unless it is: replaces what overlaps it. Room is made by the least recently used where there are too many or the
- * system has no more. 0, -EINVAL, -ENOMEM, or -errno as the adapter says.
+ * Registers the memory, unless it is: replaces what overlaps it. Room is made by the least recently used where there are too many, or
+ * too many bytes, or the system has no more. 0, -EINVAL, -ENOMEM (also where it alone is too much), or -errno as the adapter says.
  */
 int gpud_verbs_locals_add(gpud_verbs_locals *locals, const gpud_local *local);
 /* What is registered at the address: NULL where nothing is. Counts as a use. */

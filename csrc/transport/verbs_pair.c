@@ -17,8 +17,8 @@
 #define PSN 0xffffffu
 #define MEMORY ((size_t)(GPUD_VERBS_RECEIVES + GPUD_VERBS_SENDS) * GPUD_MAX_MESSAGE)
 
-/* How the hardware gives up: 2^14 * 4 us, seven times; a receiver that is not ready, six times after 0.64 ms. */
-enum { TIMEOUT = 14, RETRIES = 7, RNR_TIMER = 12, RNR_RETRIES = 6, HOPS = 64 };
+/* How the hardware gives up: 2^14 * 4 us, six times; a receiver that is not ready, six times after 0.64 ms. */
+enum { TIMEOUT = 14, RETRIES = 6 /* 7 is for ever to soft-RoCE */, RNR_TIMER = 12, RNR_RETRIES = 6, HOPS = 64 };
 
 static void alive(uint64_t *counter, int more) { gpud_fetch_add_u64(counter, (uint64_t)(int64_t)more); }
 
@@ -65,6 +65,8 @@ int gpud_verbs_link_post_receive(gpud_verbs_link *link, uint32_t slot)
                          .lkey = link->registered->lkey};
   struct ibv_recv_wr request = {.wr_id = slot, .sg_list = &part, .num_sge = 1};
   struct ibv_recv_wr *bad;
+  if (gpud_verbs_link_state(link) != 0) /* then there may be no queue pair */
+    return gpud_verbs_link_state(link);
   int rc = ibv_post_recv(link->pair, &request, &bad);
   return rc == 0 ? 0 : gpud_verbs_link_fail(link, -EPIPE, "a receive could not be posted: %s", strerror(rc));
 }

@@ -237,6 +237,8 @@ def _server(address: str) -> list[Finding]:
                 for way in connection.ways
             ]
             findings.append(_speed(connection))
+            if connection.transport == "verbs":
+                findings.append(_direct(connection))
     except (transport.TransportError, ValueError) as error:
         return [_broken(what, str(error))]
     return findings
@@ -276,6 +278,20 @@ def _speed(connection: Connection) -> Finding:
         f"{said}; {format_size(size)} go at {size / up / 1e9:.2g} GB/s to the device, "
         f"{size / down / 1e9:.2g} GB/s back",
     )
+
+
+def _direct(connection: Connection) -> Finding:
+    """By which way RDMA reaches the device's memory: the server says so after the first copy."""
+    from transport import DeadlineExceeded, wire
+
+    what = "GPUDirect"
+    try:
+        while True:
+            body = wire.decode(connection.receive(0), False).body
+            if isinstance(body, wire.Direct):
+                return _ok(what, f"transfers reach the device's memory by: {body.text}")
+    except DeadlineExceeded:
+        return _absent(what, "the server does not say by which way transfers reach the device's memory")
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -109,7 +109,7 @@ def _text(value: Any) -> str:
 def _path(value: Any) -> Path:
     path = _text(value)
     if not path:
-        raise ValueError("is empty; write a folder")
+        raise ValueError("is empty; write a path")
     return Path(path).expanduser()
 
 

@@ -236,6 +236,20 @@ def test_a_host_array_s_region_is_kept_after_its_last_view_and_dropped_when_told
     assert session.stats()["host_used"] == used - 4096
 
 
+def test_host_memory_that_is_not_mapped_by_the_worker_is_dropped_once_no_command_needs_it(
+    pair: tuple[Session, Worker],
+) -> None:
+    session, worker = pair  # no HOST_MAP: as over TCP, the bytes may still have to be sent
+    host = session.host_empty(4096, np.uint8)
+    session.empty(4096, np.uint8).set(host, blocking=False)
+    del host
+    gc.collect()
+    session.free_all_blocks()
+    assert wire.OP_REGION_DROP not in worker.ops()
+    session.free_all_blocks()
+    assert worker.ops() == [wire.OP_REGION_DROP]
+
+
 def test_host_memory_that_a_command_may_still_use_is_not_used_again(pair: tuple[Session, Worker]) -> None:
     session, worker = pair
     host = session.host_empty(4096, np.uint8)

@@ -386,6 +386,49 @@ static void a_get_out_of_time_goes_on_when_it_is_repeated(void)
   stop_server();
 }
 
+/* Two stages share the one stream: who waits for the other's get takes nothing of it away. */
+static void a_get_that_another_stages_transfer_waited_for_is_found_done(void)
+{
+  gpud_stage *first;
+  gpud_stage *second;
+  char *here = calloc(1, MEMORY);
+  char *there = calloc(1, MEMORY);
+  CHECK_EQUAL(gpud_stage_create(client, 0, 2, 65536, in_good_time(), &first), 0);
+  CHECK_EQUAL(gpud_stage_create(client, 1, 2, 65536, in_good_time(), &second), 0);
+  fill_bytes(memory, 9 * MiB, 6);
+  gpud_store_release_u32(&held, 1);
+  start_server();
+  CHECK_EQUAL(gpud_bulk_get(first, here, 0, 9 * MiB, HOLD, gpud_now() + 2000000), -ETIMEDOUT);
+  CHECK_EQUAL(gpud_bulk_get(second, there, 0, 9 * MiB, HOLD, gpud_now() + 2000000), -ETIMEDOUT);
+  gpud_store_release_u32(&held, 0);
+  CHECK(gpud_bulk_get(second, there, 0, 9 * MiB, HOLD, in_good_time()) > 0);
+  CHECK(gpud_bulk_get(first, here, 0, 9 * MiB, HOLD, in_good_time()) > 0);
+  in_step();
+  CHECK_EQUAL(served, 2);
+  CHECK(bytes_are(here, 9 * MiB, 6) && bytes_are(there, 9 * MiB, 6));
+  /* The same again is another get; and of one that was given up, done or not, nothing is left to find. */
+  for (int freed = 0; freed < 2; freed++) {
+    gpud_store_release_u32(&held, 1);
+    CHECK_EQUAL(gpud_bulk_get(first, here, 0, MiB, HOLD, gpud_now() + 2000000), -ETIMEDOUT);
+    gpud_store_release_u32(&held, 0);
+    CHECK(gpud_bulk_put(second, 0, there, 8192, 0, in_good_time()) > 0);
+    if (freed)
+      gpud_stage_free(first);
+    else
+      CHECK_EQUAL(gpud_stage_abandon(first, here, MiB), 0);
+    in_step();
+    uint64_t before = served;
+    memset(here, 0, MiB);
+    CHECK(gpud_bulk_get(freed ? second : first, here, 0, MiB, HOLD, in_good_time()) > 0);
+    in_step();
+    CHECK_EQUAL(served, before + 1);
+  }
+  gpud_stage_free(second);
+  stop_server();
+  free(here);
+  free(there);
+}
+
 static void a_burst_arrives_although_its_poster_never_waits(void)
 {
   char message[GPUD_MAX_MESSAGE];
@@ -578,6 +621,7 @@ int main(int count, char **arguments)
     SCENARIO(bytes_move_only_with_the_command_that_names_them),
     SCENARIO(memory_that_goes_before_its_bytes_left_is_not_missed),
     SCENARIO(a_get_out_of_time_goes_on_when_it_is_repeated),
+    SCENARIO(a_get_that_another_stages_transfer_waited_for_is_found_done),
     SCENARIO(a_burst_arrives_although_its_poster_never_waits),
     SCENARIO(bytes_are_taken_in_although_nobody_waits_for_them),
     SCENARIO(a_worker_that_does_not_read_uses_the_credit_up),

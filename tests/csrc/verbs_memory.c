@@ -82,6 +82,8 @@ static void is_sound(gpud_verbs_locals *locals)
     pages += (uint32_t)(e->size / PAGE);
   }
   CHECK(locals->count <= locals->most);
+  CHECK(locals->bytes <= locals->most_bytes);
+  CHECK_EQUAL(locals->bytes, pages * PAGE);
   CHECK_EQUAL(held, pages); /* nothing is registered that is not in the table */
   for (uint32_t i = 0; i < PAGES; i++) {
     const uint64_t address = BASE + i * PAGE + 17;
@@ -98,7 +100,9 @@ static void is_sound(gpud_verbs_locals *locals)
 
 static void random_program(uint64_t *state, uint32_t steps)
 {
-  gpud_verbs_locals locals = {.api = &api, .most = 1 + (uint32_t)(random_next(state) % 6)};
+  const uint32_t most_pages = 4 + (uint32_t)(random_next(state) % PAGES);
+  gpud_verbs_locals locals = {
+    .api = &api, .most = 1 + (uint32_t)(random_next(state) % 6), .most_bytes = most_pages * PAGE};
   budget = 4 + (uint32_t)(random_next(state) % PAGES);
   for (uint32_t step = 0; step < steps; step++) {
     uint32_t first = (uint32_t)(random_next(state) % PAGES);
@@ -108,7 +112,8 @@ static void random_program(uint64_t *state, uint32_t steps)
     const gpud_local local = {.memory = (void *)(uintptr_t)(BASE + first * PAGE), .size = count * PAGE, .fd = -1};
     if (random_next(state) % 4 != 0) {
       int rc = gpud_verbs_locals_add(&locals, &local);
-      CHECK_EQUAL(rc, count > budget ? -ENOMEM : 0); /* else there is always something to give up */
+      CHECK_EQUAL(rc,
+                  count > budget || count > most_pages ? -ENOMEM : 0); /* else there is always something to give up */
       for (uint32_t i = 0; rc == 0 && i < count; i++)
         CHECK_EQUAL(registered_on[first + i], 1);
     } else {

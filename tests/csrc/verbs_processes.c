@@ -4,6 +4,7 @@
  * usage: verbs_processes ADDRESS SCENARIO; ADDRESS: an IPv4 address of the device's
  */
 #include "verbs_ends.h"
+#include "verbs_hostile.h"
 #include "verbs_messages.h"
 #include "verbs_transfers.h"
 
@@ -36,6 +37,17 @@ int main(int count, char **arguments)
     {"a_broken_protocol_ends_the_connection", a_broken_protocol_ends_the_connection},
     {"a_region_without_its_key_is_refused", a_region_without_its_key_is_refused},
     {"a_queue_pair_is_judged", a_queue_pair_is_judged},
+    {"whatever_a_clients_adapter_does_the_worker_ends_it_by_name",
+     whatever_a_clients_adapter_does_the_worker_ends_it_by_name},
+    {"nonsense_ends_the_connection_and_no_more", nonsense_ends_the_connection_and_no_more},
+    {"receives_that_are_promised_and_not_posted_end_the_connection",
+     receives_that_are_promised_and_not_posted_end_the_connection},
+    {"a_client_that_leaves_the_handshake_at_any_byte_leaves_nothing",
+     a_client_that_leaves_the_handshake_at_any_byte_leaves_nothing},
+    {"a_server_that_leaves_the_handshake_at_any_byte_leaves_nothing",
+     a_server_that_leaves_the_handshake_at_any_byte_leaves_nothing},
+    {"a_transfer_that_cannot_be_stopped_is_ended_with_its_queue_pair",
+     a_transfer_that_cannot_be_stopped_is_ended_with_its_queue_pair},
     {"the_probe_names_the_device", the_probe_names_the_device},
   };
   CHECK_EQUAL(count, 3);

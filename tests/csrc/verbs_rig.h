@@ -175,6 +175,8 @@ static void receive_ends(gpud_connection *c, int how)
   int rc;
   while ((rc = gpud_connection_receive(c, message, in_good_time())) > 0)
     continue;
+  if (rc != how)
+    fprintf(stderr, "it says: %s\n", reason(c));
   CHECK_EQUAL(rc, how);
 }
 

@@ -62,6 +62,8 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Any:
 # ("rdma://10.77.0.1"), separated by commas.
 CHOSEN = [one for one in os.environ.get("GPUDISAGG_TEST_ENDPOINTS", "").split(",") if one]
 ENDPOINTS = CHOSEN or ["loop", "shm", "tcp"]
+# By how much to divide what the suite does very often: for machines that are slow, such as the guest.
+LESS = int(os.environ.get("GPUDISAGG_TEST_LESS", "1"))
 
 
 class Endpoint:

@@ -28,6 +28,7 @@ MAX_MESSAGE = 8192
 REGION_ADD, REGION_DROP, MAP, UNMAP, COPY_IN, COPY_OUT = 2, 3, 16, 17, 18, 19
 MODULE_LOAD, MODULE_UNLOAD, LAUNCH, EVENT_QUERY, SYNCHRONIZE, CLOSE = 32, 33, 34, 52, 54, 63
 KERNEL_INFO, GLOBAL_INFO, MODULE_STATUS, EVENT_TIME, FAULT, BYE = 128, 129, 130, 131, 132, 133
+DIRECT = 135  # answers nothing
 COMPLETED, BYTES, REGION_KEY, CREDIT = 192, 193, 194, 195
 READ, WRITE = 1, 2  # what the worker may do with a region
 
@@ -71,7 +72,7 @@ class Fault(NamedTuple):
 
 class Kernel(NamedTuple):
     module: int
-    index: int
+    number: int
     offsets: tuple[int, ...]
     params_size: int
     name: str
@@ -122,6 +123,7 @@ class Client:
         self.completed = 0
         self.faulted = False
         self.replies: deque[Reply] = deque()
+        self.way: tuple[int, str] | None = None  # what DIRECT said
         self._taken = 0
 
     # ------------------------------------------------------------ what a transport does
@@ -144,6 +146,7 @@ class Client:
 
     def take(self, message: bytes) -> int:
         """Judges a message that came whole; keeps replies and what COMPLETED says. Its op."""
+        op: int
         tag, size, op, flags, stream, sequence = MESSAGE_HEAD.unpack_from(message)
         assert (tag, flags, size) == (0, 0, len(message))
         body = message[16:]
@@ -152,8 +155,7 @@ class Client:
         else:
             self._taken += 1
             assert sequence == self._taken & 0xFFFFFFFF
-            assert KERNEL_INFO <= op <= BYE
-            self.replies.append(Reply(op, stream, body))
+            self._take_reply(Reply(op, stream, body))
         if op == COMPLETED:
             completed, faulted, reserved = struct.unpack("<QII", body)
             assert reserved == 0 and faulted in (0, 1)
@@ -161,6 +163,15 @@ class Client:
             assert faulted or not self.faulted
             self.completed, self.faulted = completed, bool(faulted)
         return op
+
+    def _take_reply(self, reply: Reply) -> None:
+        if reply.op == DIRECT:
+            way, reserved = struct.unpack_from("<II", reply.body)
+            assert self.way is None and way in (1, 2, 3, 4) and reserved == 0
+            self.way = way, reply.body[8:].decode()
+            return
+        assert KERNEL_INFO <= reply.op <= BYE
+        self.replies.append(reply)
 
     def until(self, condition: Callable[[], object], limit: float = PATIENCE) -> None:
         end = time.monotonic() + limit
@@ -214,7 +225,7 @@ class Client:
         packed = bytearray(kernel.params_size)
         for offset, value in zip(kernel.offsets, params, strict=True):
             packed[offset : offset + len(value)] = value
-        head = struct.pack("<IHH", kernel.module, kernel.index, len(packed))
+        head = struct.pack("<IHH", kernel.module, kernel.number, len(packed))
         shape = struct.pack("<III HHH HI", grid, 1, 1, block, 1, 1, 0, 0)
         return self.post(LAUNCH, head + shape + bytes(packed))
 

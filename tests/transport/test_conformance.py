@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import transport
 import transport.address
-from tests.transport.conftest import Endpoint
+from tests.transport.conftest import LESS, Endpoint
 from transport import Closed, Connection, DeadlineExceeded, PeerGone, ProtocolError, SessionFaulted, wire
 
 Pair = tuple[Connection, Connection]
@@ -35,8 +36,9 @@ def payload(n: int, size: int) -> bytes:
 
 
 def fill(connection: Connection) -> int:
-    """Sends until there is no credit left; how many messages went. Over a network the first ones are on their
-    way meanwhile, so it waits a little for that to end.
+    """Sends until a post ends at its deadline for want of credit; how many messages went.
+
+    Over a network that is not for good although nobody reads: kernels may still make room for some more.
     """
     timeout, connection.timeout = connection.timeout, 0.1
     sent = 0
@@ -123,9 +125,6 @@ def test_without_credit_a_post_ends_at_its_deadline_and_loses_nothing(pair: Pair
     client, worker = pair
     sent = fill(client)
     assert sent > 0
-    client.timeout = 0.05
-    with pytest.raises(DeadlineExceeded):
-        client.send(payload(sent, 100))  # as large as the others: what is smaller may find room
     for n in range(sent):
         assert worker.recv(10) == payload(n, 100)
     with pytest.raises(DeadlineExceeded):
@@ -299,7 +298,8 @@ def test_closing_ends_the_waits_of_other_threads(pair: Pair, waits_in: str, how:
         elif waits_in == "wait":
             client.wait(sent, 60)
         else:
-            client.send(bytes(100))
+            while True:  # until one waits: nobody reads, so some last one finds no room
+                client.send(bytes(100))
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait)
@@ -345,7 +345,6 @@ def test_a_client_that_says_it_will_send_no_more_is_gone_for_the_worker(remote: 
 def test_a_worker_that_says_it_will_send_no_more_is_gone_for_the_client(
     remote: Endpoint, waits_in: str
 ) -> None:
-    not_verbs(remote)
     with remote.listen() as listener, concurrent.futures.ThreadPoolExecutor(1) as pool:
         connecting = pool.submit(transport.connect, str(listener.address), timeout=60)
         worker = listener.accept(60)
@@ -370,20 +369,24 @@ def sockets_of_this_process() -> list[int]:
     """Descriptors of all connected stream sockets."""
     found = []
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
             with socket.socket(fileno=os.dup(int(name))) as one:
                 one.getpeername()
                 found.append(int(name))
-        except OSError:
-            continue
     return found
 
 
 def same_stream(descriptor: int, address: transport.address.Address) -> bool:
-    """Whether it is the accepted end of a connection to `address`."""
+    """Whether it is the accepted end of a connection to `address`. Other sockets of this process have other
+    names, or none, of either family.
+    """
     with socket.socket(fileno=os.dup(descriptor)) as one:
         name = one.getsockname()
-        return bool(name == address.path if isinstance(name, str) else name[1] == address.port)
+        if address.scheme == "unix":
+            return one.family == socket.AF_UNIX and bool(name == address.path)
+        return one.family != socket.AF_UNIX and bool(name[1] == address.port)
 
 
 # ---------------------------------------------------------------- many
@@ -430,7 +433,7 @@ def test_64_sessions_at_once_are_64_sessions(endpoint: Endpoint) -> None:
 
 def test_a_million_messages_arrive_in_order(pair: Pair) -> None:
     client, worker = pair
-    total, batch = 1_000_000, 50
+    total, batch = 1_000_000 // LESS, 50
     post, receive = client.post, worker.receive
     bodies = [bytes([n]) * n for n in range(batch)]
     sequence = 0

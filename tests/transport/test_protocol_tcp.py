@@ -5,6 +5,8 @@ is refused where the page says it is.
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,7 +148,7 @@ def test_the_server_is_there_for_the_next_whatever_the_last_one_did(port: int) -
             address = mapped(client)
             # A payload announced and cut short by the end.
             client.send(page.MESSAGE_HEAD.pack(0, 48, COPY_IN, 0, 0, client.posted + 1))
-            client.send(page.struct.pack("<QQQII", address, 0, 1 << 20, Tcp.STREAM, 0) + bytes(1000))
+            client.send(struct.pack("<QQQII", address, 0, 1 << 20, Tcp.STREAM, 0) + bytes(1000))
     with Tcp("127.0.0.1", port) as client:
         run_scale(client, page.PTX)
         client.finish()
@@ -154,6 +156,6 @@ def test_the_server_is_there_for_the_next_whatever_the_last_one_did(port: int) -
 
 def test_after_close_comes_nothing_but_the_end(client: Tcp) -> None:
     client.finish()
-    client.socket.shutdown(page.socket.SHUT_WR)
+    client.socket.shutdown(socket.SHUT_WR)
     client.socket.settimeout(page.PATIENCE)
     assert client.socket.recv(1) == b""
