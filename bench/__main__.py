@@ -20,6 +20,7 @@ from . import (
     delayed,
     emulate,
     idle,
+    kernels,
     latency,
     launch,
     measure,
@@ -34,7 +35,7 @@ from .targets import TARGETS
 # What a name stands for: the rows whose measurement lives in that module, or all of them.
 _MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (latency, launch, bulk, opening, idle, recovery, beside, delayed, verbs)
+    for module in (latency, launch, bulk, opening, idle, recovery, beside, delayed, verbs, kernels)
 }
 
 
@@ -42,7 +43,7 @@ def benches() -> dict[str, tuple[str, tuple[Target, ...]]]:
     """Name -> (what it measures, its rows)."""
     found = {"targets": ("the row of every target, in under 8 minutes", TARGETS)}
     for name, module in _MODULES.items():
-        rows = tuple(row for row in TARGETS if row.measure.__module__ == module.__name__)
+        rows = tuple(row for row in (*TARGETS, *kernels.ROWS) if row.measure.__module__ == module.__name__)
         found[name] = ((module.__doc__ or "").strip().splitlines()[0], rows)
     return found
 

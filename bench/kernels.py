@@ -22,7 +22,8 @@ import numpy.typing as npt
 import gpudisagg
 
 from . import measure, server
-from .row import Effort, Measured
+from .row import Effort, Measured, NotHere, Target
+from .targets import at_least, at_most
 
 _HERE = Path(__file__).parent
 _DEVICE_KERNELS = _HERE.parent / "tests" / "device" / "kernels"
@@ -153,7 +154,7 @@ def _pocl() -> Any:
     try:
         import pyopencl
     except ImportError:
-        raise RuntimeError("pyopencl isn't installed: pip install pyopencl") from None
+        raise NotHere("pyopencl isn't installed: pip install pyopencl") from None
     try:
         platforms = pyopencl.get_platforms()
     except pyopencl.LogicError:
@@ -161,7 +162,7 @@ def _pocl() -> Any:
     for platform in platforms:
         if "Portable Computing Language" in platform.name:
             return pyopencl.CommandQueue(pyopencl.Context(platform.get_devices()[:1]))
-    raise RuntimeError("PoCL isn't installed: apt-get install pocl-opencl-icd")
+    raise NotHere("PoCL isn't installed: apt-get install pocl-opencl-icd")
 
 
 def _there(case: Case) -> Callable[[], float]:
@@ -328,3 +329,20 @@ def cached(effort: Effort) -> Measured:
     return Measured(
         median(times), f"{len(times)} loads from disk, linking included; worst {max(times):.2f} ms"
     )
+
+
+_POCL = "× PoCL's speed"
+
+# Beside bench.targets, which is to be done in minutes.
+ROWS = (
+    Target("cpu device: saxpy, 16M", _POCL, "≥ 1", saxpy, at_least(1.0)),
+    Target("cpu device: softmax, 1024²", _POCL, "≥ 1", softmax, at_least(1.0)),
+    Target("cpu device: histogram, 16 MiB", _POCL, "≥ 1", histogram, at_least(1.0)),
+    Target("cpu device: tiled matmul, 1024", _POCL, "≥ 1", matmul, at_least(1.0)),
+    Target("cpu device: stencil, 4096²", _POCL, "≥ 1", stencil, at_least(1.0)),
+    Target("cpu device: batched 3 × 3 convolution", _POCL, "≥ 1", convolution, at_least(1.0)),
+    Target("cpu device: shuffle reduction, 16M", "× numpy's time", "≤ 4", reduction, at_most(4.0)),
+    Target("cpu device: launch of an empty kernel", "µs", "≤ 2", empty_launch, at_most(2.0)),
+    Target("cpu device: translation and JIT, median kernel", "ms", "≤ 80", compilation, at_most(80.0)),
+    Target("cpu device: the same from the cache", "ms", "≤ 1", cached, at_most(1.0)),
+)
