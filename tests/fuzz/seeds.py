@@ -78,7 +78,10 @@ def _client(acts: bytes, *pieces: bytes, withdraws: bool = False) -> bytes:
 
 
 _ASKED = bytes([40, 41, 42, 43])  # 100 bytes (400, 700) to each of the four places, as commands 3 to 6
+_FLAGGED = bytes([7, 17]) + struct.pack("<IHBBII", 0, 17, 1, 1, 0, 1) + b"x"  # a raw piece: DATA with a flag
 _STREAM = [
+    _worker(0, _FLAGGED),
+    _client(_ASKED, _FLAGGED),
     *(_worker(act, _ADD, bytes([2, 1, 200, 6, 3]) + b"abc") for act in range(8)),
     *(_worker(act, bytes([2 | _CUT, 4, size, 200])) for act in range(8) for size in (100, 190, 239)),
     *(
