@@ -100,6 +100,7 @@ _STREAM = [
     _client(_ASKED, bytes([3, 3])),  # complete and short
     _client(_ASKED, bytes([0, 101])),
     _client(_ASKED, bytes([6 | 8 | 16, 40, 0, 100])),  # more replies than its queue holds
+    _client(bytes([1, 1, 253]), bytes([0 | _CUT, 226, 200, 0, 138])),  # far more than a buffer at once
     _client(bytes([255, 255, 254, 253]), bytes([0 | _CUT, 255, 200, 240, 3, 1])),
 ]
 
