@@ -73,6 +73,8 @@ def running(
             "--log-level",
             log_level,
         ]
+        if listen == "rdma":  # by an adapter's address, which is never the loopback's
+            command.append("--allow-network")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(ends,))
         try:
             os.close(ends)

@@ -96,4 +96,7 @@ def check(rc: int, what: str) -> int:
         advice = f"{os.strerror(-rc)} ({errno.errorcode.get(-rc, -rc)})"
     error = kind(f"{what}: {advice}")
     error.errno = -rc
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame: a cycle, which would keep the connections of its callers

@@ -18,6 +18,12 @@ static inline uint64_t ticks(void)
 #endif
 }
 
+/* The deadline of round `i`: looking at the clock costs something beside a round, so several have one. */
+static inline uint64_t renewed(uint64_t deadline, uint64_t i)
+{
+  return i % ROUNDS_PER_DEADLINE == 0 ? gpud_now() + ROUND_NS : deadline;
+}
+
 /* A region that wants no address: there is no window here, and what the client names may be our own memory. */
 static int add_region(gpud_connection *c, const void *message, uint64_t deadline)
 {
@@ -66,8 +72,7 @@ int gpud_connection_answer(gpud_connection *c, uint64_t count)
   _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
   uint64_t deadline = 0;
   for (uint64_t i = 0; i < count; i++) {
-    if (i % ROUNDS_PER_DEADLINE == 0)
-      deadline = gpud_now() + ROUND_NS;
+    deadline = renewed(deadline, i);
     int got = gpud_connection_receive(c, message, deadline);
     if (got < 0)
       return got;
@@ -90,8 +95,7 @@ int gpud_connection_pingpong(gpud_connection *c, uint32_t size, uint32_t rounds,
   uint64_t start_ticks = ticks();
   uint64_t deadline = 0;
   for (uint32_t i = 0; i < rounds; i++) {
-    if (i % ROUNDS_PER_DEADLINE == 0)
-      deadline = gpud_now() + ROUND_NS;
+    deadline = renewed(deadline, i);
     uint64_t begin = ticks();
     int64_t posted = gpud_connection_post(c, GPUD_OP_DATA, 0, body, size - HEAD_SIZE, deadline);
     int got = posted < 0 ? (int)posted : gpud_connection_receive(c, message, deadline);
@@ -123,8 +127,7 @@ int gpud_connection_flood(gpud_connection *c, uint32_t size, uint64_t count)
     return -EMSGSIZE;
   uint64_t deadline = 0;
   for (uint64_t i = 0; i < count; i++) {
-    if (i % ROUNDS_PER_DEADLINE == 0)
-      deadline = gpud_now() + ROUND_NS;
+    deadline = renewed(deadline, i);
     memcpy(body, &i, sizeof i);
     int64_t posted = gpud_connection_post(c, GPUD_OP_DATA, 0, body, size - HEAD_SIZE, deadline);
     if (posted < 0)
@@ -141,8 +144,7 @@ int gpud_connection_sink(gpud_connection *c, uint64_t count)
   _Alignas(GPUD_SLOT_SIZE) char message[GPUD_MAX_MESSAGE];
   uint64_t deadline = 0;
   for (uint64_t i = 0; i < count; i++) {
-    if (i % ROUNDS_PER_DEADLINE == 0)
-      deadline = gpud_now() + ROUND_NS;
+    deadline = renewed(deadline, i);
     int got = gpud_connection_receive(c, message, deadline);
     if (got < 0)
       return got;

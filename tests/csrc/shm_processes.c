@@ -15,6 +15,7 @@
 #include "check.h"
 #include "connection.h"
 #include "endpoint_ring.h"
+#include "processes.h"
 #include "segment.h"
 
 static const gpud_hello HELLO = {.version_min = GPUD_VERSION, .version_max = GPUD_VERSION};
@@ -51,29 +52,6 @@ static gpud_connection *connect_to(const struct sockaddr_un *address, socklen_t 
   CHECK(strcmp(text, "a device") == 0);
   CHECK_EQUAL(welcome.session, 42);
   return gpud_connection_new(ep, 1);
-}
-
-static gpud_connection *accept_from(int listening)
-{
-  char frame[GPUD_MAX_FRAME];
-  const char *text;
-  gpud_hello hello;
-  gpud_welcome welcome = {.session = 42};
-  gpud_endpoint *ep;
-  int fd, socket = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
-  CHECK(socket >= 0);
-  int size = gpud_bootstrap_receive(socket, frame, &fd, in_good_time());
-  CHECK(size > 0);
-  CHECK_EQUAL(gpud_frame_decode(frame, (size_t)size, GPUD_FRAME_HELLO, &hello, &text), 4);
-  CHECK_EQUAL(gpud_endpoint_accept(socket, &hello, &welcome, "a device", in_good_time(), &ep), 0);
-  return gpud_connection_new(ep, 0);
-}
-
-static void wait_for(pid_t child, int status)
-{
-  int got;
-  CHECK_EQUAL(waitpid(child, &got, 0), child);
-  CHECK_EQUAL(got, status);
 }
 
 /* ---------------------------------------------------------------- messages, and a client that leaves in order */

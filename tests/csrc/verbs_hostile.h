@@ -64,7 +64,6 @@ static void assaults(gpud_connection *c)
   struct ibv_qp_attr stopped = {.qp_state = IBV_QPS_ERR};
   meet();
   memset(link->memory, 'x', GPUD_MAX_MESSAGE);
-  fprintf(stderr, "assault %u\n", told()->kind);
   switch (told()->kind) {
   case LONGER_THAN_A_RECEIVE:
     CHECK(post_raw(c, IBV_WR_SEND, 2 * GPUD_MAX_MESSAGE, 0, 0) != IBV_WC_SUCCESS);

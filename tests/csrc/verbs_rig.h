@@ -20,6 +20,7 @@
 #include "connection.h"
 #include "handshake.h"
 #include "order.h"
+#include "processes.h"
 #include "segment.h"
 #include "verbs_endpoint.h"
 
@@ -57,29 +58,6 @@ static gpud_connection *connect_to(const struct sockaddr_in *address)
   gpud_connection *c = gpud_connection_new(ep, 1);
   CHECK(strcmp(gpud_connection_transport(c), "verbs") == 0);
   return c;
-}
-
-static gpud_connection *accept_from(int listening)
-{
-  char frame[GPUD_MAX_FRAME];
-  const char *text;
-  gpud_hello hello;
-  gpud_welcome welcome = {.session = 42};
-  gpud_endpoint *ep;
-  int fd, socket = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
-  CHECK(socket >= 0);
-  int size = gpud_bootstrap_receive(socket, frame, &fd, in_good_time());
-  CHECK(size > 0);
-  CHECK_EQUAL(gpud_frame_decode(frame, (size_t)size, GPUD_FRAME_HELLO, &hello, &text), 4);
-  CHECK_EQUAL(gpud_endpoint_accept(socket, &hello, &welcome, "a device", in_good_time(), &ep), 0);
-  return gpud_connection_new(ep, 0);
-}
-
-static void wait_for(pid_t child, int status)
-{
-  int got;
-  CHECK_EQUAL(waitpid(child, &got, 0), child);
-  CHECK_EQUAL(got, status);
 }
 
 static void nothing_is_left(void)

@@ -78,7 +78,10 @@ def _client(acts: bytes, *pieces: bytes, withdraws: bool = False) -> bytes:
 
 
 _ASKED = bytes([40, 41, 42, 43])  # 100 bytes (400, 700) to each of the four places, as commands 3 to 6
+_FLAGGED = bytes([7, 17]) + struct.pack("<IHBBII", 0, 17, 1, 1, 0, 1) + b"x"  # a raw piece: DATA with a flag
 _STREAM = [
+    _worker(0, _FLAGGED),
+    _client(_ASKED, _FLAGGED),
     *(_worker(act, _ADD, bytes([2, 1, 200, 6, 3]) + b"abc") for act in range(8)),
     *(_worker(act, bytes([2 | _CUT, 4, size, 200])) for act in range(8) for size in (100, 190, 239)),
     *(
@@ -97,6 +100,7 @@ _STREAM = [
     _client(_ASKED, bytes([3, 3])),  # complete and short
     _client(_ASKED, bytes([0, 101])),
     _client(_ASKED, bytes([6 | 8 | 16, 40, 0, 100])),  # more replies than its queue holds
+    _client(bytes([1, 1, 253]), bytes([0 | _CUT, 226, 200, 0, 138])),  # far more than a buffer at once
     _client(bytes([255, 255, 254, 253]), bytes([0 | _CUT, 255, 200, 240, 3, 1])),
 ]
 

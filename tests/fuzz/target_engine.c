@@ -625,18 +625,6 @@ static void finish(int reason)
   }
 }
 
-/* Descriptors are the process's, not an input's: counted now and then, always with an engine there. */
-static void count_descriptors(void)
-{
-  static int before;
-  static uint32_t sessions;
-  if (!engine || sessions++ % 256)
-    return;
-  int now = open_descriptors();
-  CHECK(before == 0 || now == before);
-  before = now;
-}
-
 /* What a session usually begins with, so that what follows gets past the first checks. */
 static void post_beginning(void)
 {
@@ -652,6 +640,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
   fuzz_input in = {data, data + size};
   uint8_t first = fuzz_byte(&in), allocations = fuzz_byte(&in);
   ending = first % ENDINGS;
+  int before = engine ? fuzz_open_descriptors() : -1; /* the engine's own are open */
   begin();
   if (first & BEGUN)
     post_beginning();
@@ -669,6 +658,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     client = NULL;
   }
   finish(run_session(allocations < 200 ? 0 : allocations - 199));
-  count_descriptors();
+  if (engine && before >= 0)
+    CHECK_EQUAL(fuzz_open_descriptors(), before);
   return 0;
 }

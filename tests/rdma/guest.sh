@@ -129,7 +129,7 @@ fetch_kernel
 
 run=$(mktemp -d "${TMPDIR:-/tmp}/gpud-guest.XXXXXX")
 undo+=("$run")
-mkdir -p "$run/control" "$run/initrd"/{bin,modules,proc,sys,dev,host,scratch,root}
+mkdir -p "$run/control" "$run/initrd"/{bin,modules,proc,sys,dev,host,scratch,system}
 
 # ---- first stage, in the initrd: this machine's root under a scratch layer
 
@@ -153,12 +153,12 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 for module in /modules/*; do insmod \$module; done
 mount -t 9p -o $ninep,ro,cache=loose root /host &&
   mount -t tmpfs -o size=75% scratch /scratch && mkdir /scratch/files /scratch/work &&
-  mount -t overlay -o lowerdir=/host,upperdir=/scratch/files,workdir=/scratch/work overlay /root ||
+  mount -t overlay -o lowerdir=/host,upperdir=/scratch/files,workdir=/scratch/work overlay /system ||
   { echo 'guest.sh: no root' >/dev/kmsg; poweroff -f; }
-for folder in proc sys dev; do mount --move /\$folder /root/\$folder; done
-mount -t tmpfs run /root/run && mkdir -p /root/run/control /root/run/scratch &&
-  mount -t 9p -o $ninep,cache=none control /root/run/control
-exec busybox switch_root /root /bin/bash /run/control/stage2
+for folder in proc sys dev; do mount --move /\$folder /system/\$folder; done
+mount -t tmpfs run /system/run && mkdir -p /system/run/control /system/run/scratch &&
+  mount -t 9p -o $ninep,cache=none control /system/run/control
+exec busybox switch_root /system /bin/bash /run/control/stage2
 INIT
 chmod +x "$run/initrd/init"
 (cd "$run/initrd" && find . | cpio -o -H newc --quiet) >"$run/initrd.cpio"

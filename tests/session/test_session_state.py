@@ -431,7 +431,7 @@ def test_a_session_does_what_numpy_does(address: str) -> None:
     run_state_machine_as_test(
         lambda: Machine(address),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=20,
+            max_examples=12,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

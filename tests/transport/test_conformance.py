@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import gc
 import os
 import socket
 import stat
@@ -232,6 +233,19 @@ def test_what_was_sent_before_the_peer_closed_is_still_delivered(pair: Pair, clo
     with pytest.raises(PeerGone):
         receiver.recv(30)
     assert not receiver.alive
+
+
+def test_an_error_that_was_handled_keeps_no_connection_open(pair: Pair) -> None:
+    client, worker = pair
+    gc.disable()  # what only it would find
+    try:
+        with contextlib.suppress(DeadlineExceeded):
+            client.receive(0)
+        client.close()
+        with pytest.raises(PeerGone):
+            worker.receive(30)
+    finally:
+        gc.enable()
 
 
 def test_either_side_learns_that_the_other_closed(pair: Pair) -> None:
