@@ -64,6 +64,22 @@ def quoted(name: str) -> str:
     return f'"{safe}"'
 
 
+@dataclass(frozen=True)
+class DeviceFunction:
+    """A `.func` as LLVM has it."""
+
+    header: str
+    body: tuple[str, ...]
+
+    def defined(self, linkage: str) -> str:
+        """Its definition."""
+        return "\n".join((f"define {linkage} void {self.header} {{", *self.body, "}"))
+
+    def declared(self) -> str:
+        """Its declaration, where another module has it with linkage `hidden`."""
+        return f"declare hidden void {self.header}"
+
+
 @dataclass
 class ModuleText:
     """What the functions of one LLVM module share: declarations and finished definitions."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.analysis import CallGraph
-from gpudisagg.device.cpu.emitter import Emitter, ModuleText, Value, quoted
+from gpudisagg.device.cpu.emitter import DeviceFunction, Emitter, ModuleText, Value, quoted
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lowering import handler_of, unsupported
 from gpudisagg.device.cpu.lowering.context import Frame, Handler, Lowering
@@ -239,36 +239,25 @@ def params_size(function: ast.Function) -> int:
     return max((p.offset + p.size for p in function.params), default=0)
 
 
-def stand_in(text: ModuleText, function: ast.Function) -> None:
-    """Define what a function that is always inlined has for an address: nothing calls it."""
+def _header(function: ast.Function, more: str = "") -> str:
     parameters = THREAD_PARAMETERS.format(params="dereferenceable(8)")
+    return f"@{quoted('gpud.f.' + function.name)}({parameters}{more}) {ATTRIBUTES}"
+
+
+def stand_in(text: ModuleText, function: ast.Function) -> DeviceFunction:
+    """What a function that is always inlined has for an address: nothing calls it."""
     text.declarations.add("declare void @llvm.trap()")
-    text.definitions += [
-        f"define internal void @{quoted('gpud.f.' + function.name)}({parameters}) {ATTRIBUTES} {{",
-        "  call void @llvm.trap()",
-        "  unreachable",
-        "}",
-    ]
+    return DeviceFunction(_header(function), ("  call void @llvm.trap()", "  unreachable"))
 
 
-def device_function(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: ast.Function) -> None:
-    """Define a `.func` as an LLVM function over cells for its returns and parameters."""
+def device_function(
+    layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: ast.Function
+) -> DeviceFunction:
+    """A `.func` as an LLVM function over cells for its returns and parameters."""
     em = Emitter(text, parallel=False)
     low = FunctionLowering(layout, graph, em, function, '%"return"')
     cells = [Value(f"%cell{i}", "ptr") for i in range(len(function.returns) + len(function.params))]
     low._bind(function, cells)
     low.body()
-    parameters = THREAD_PARAMETERS.format(params="dereferenceable(8)")
-    extra = "".join(f", ptr {cell.text}" for cell in cells)
-    name = quoted("gpud.f." + function.name)
-    text.definitions += [
-        f"define internal void @{name}({parameters}{extra}) {ATTRIBUTES} {{",
-        "entry:",
-        *em.entry,
-        '  br label %"body"',
-        '"body":',
-        *em.code,
-        '"return":',
-        "  ret void",
-        "}",
-    ]
+    body = ("entry:", *em.entry, '  br label %"body"', '"body":', *em.code, '"return":', "  ret void")
+    return DeviceFunction(_header(function, "".join(f", ptr {cell.text}" for cell in cells)), body)

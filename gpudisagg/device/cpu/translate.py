@@ -8,7 +8,7 @@ from gpudisagg.device.cpu import coroutines, lanes, threads, warp_kernel
 from gpudisagg.device.cpu.analysis import CallGraph
 from gpudisagg.device.cpu.ast import Module
 from gpudisagg.device.cpu.checks import MARGIN, Checks
-from gpudisagg.device.cpu.emitter import ModuleText
+from gpudisagg.device.cpu.emitter import DeviceFunction, ModuleText
 from gpudisagg.device.cpu.functions import device_function, params_size, stand_in
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.models import gains, has_barriers, lockstep_plan, scatters
@@ -27,24 +27,27 @@ class KernelFacts:
     frame_threads: int
 
 
-def _define_functions(layout: ModuleLayout, graph: CallGraph, text: ModuleText, called: set[str]) -> None:
+def _device_functions(
+    layout: ModuleLayout, graph: CallGraph, text: ModuleText, called: set[str]
+) -> dict[str, DeviceFunction]:
     """Those that are called or have an address somewhere. Lowering one may show that others are needed."""
     done: set[str] = set()
+    functions: dict[str, DeviceFunction] = {}
     while True:
         for name in layout.addressed:
             called |= graph.reachable(name)
         missing = sorted(called - done)
         if not missing:
-            return
+            return functions
         for name in missing:
             done.add(name)
             function = layout.module.functions[name]
             if function.entry or function.body is None:
                 continue
             if not graph.waits(name):
-                device_function(layout, graph, text, function)
+                functions[name] = device_function(layout, graph, text, function)
             elif name in layout.addressed:
-                stand_in(text, function)
+                functions[name] = stand_in(text, function)
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,23 @@ def translate(module: Module, lines: SourceLines | None = None) -> Translation:
             )
         )
     warped, text.definitions = text.definitions, []
-    _define_functions(layout, graph, text, called)
+    functions = _device_functions(layout, graph, text, called)
     variables = tuple((v.name, v.size) for v in layout.globals.values())
     if checked:  # nothing to vectorise
         loops, warped = [], loops + warped
-    defined = [v.definition for v in layout.globals.values()]
-    declared = [v.declaration for v in layout.globals.values()]
+    shared: list[str] = []
+    if loops and warped:  # a variable has one place in memory, and a function one address
+        shared = [v.declaration for v in layout.globals.values()]
+        shared += [functions[name].declared() for name in sorted(layout.addressed & functions.keys())]
+    owned = [v.definition for v in layout.globals.values()]
+    owned += [
+        function.defined("hidden" if shared and name in layout.addressed else "internal")
+        for name, function in functions.items()
+    ]
+    inner = [f.defined("internal") for name, f in functions.items() if name not in layout.addressed]
     return Translation(
-        text.render(*defined, *loops) if loops or not warped else "",
-        text.render(*(declared if loops else defined), *warped) if warped else "",
+        text.render(*owned, *loops) if loops or not warped else "",
+        text.render(*(shared + inner if loops else owned), *warped) if warped else "",
         tuple(kernels),
         variables,
     )
