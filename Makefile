@@ -14,6 +14,8 @@ C_HEADERS := $(wildcard csrc/*/*.h)
 C_FILES := $(C_SOURCES) $(C_HEADERS) $(wildcard tests/csrc/*.[ch] tests/fuzz/*.[ch] bench/csrc/*.[ch])
 C_CHECKS := $(C_SOURCES:csrc/%.c=build/check/%.o)
 PYTHON_FILES := transport gpudisagg tests bench csrc tools setup.py
+# One process mostly waits for the guest (tests/rdma), and the others for their own children.
+TEST_PROCESSES ?= $(shell echo $$(($$(nproc) + 2)))
 STRICT := -std=c11 -D_GNU_SOURCE -O3 -fPIC -Wall -Wextra -Werror
 
 .PHONY: demo test fuzz build lint lint-c format bench targets dist clean help
@@ -33,7 +35,7 @@ demo: $(BUILT)
 # The tests come last: their closing line is the last line. The outer limit ends what even pytest's cannot.
 test: export GPUDISAGG_WERROR = 1
 test: $(BUILT) lint lint-c
-	timeout --kill-after=30 3000 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	timeout --kill-after=30 3000 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz --seconds $${GPUDISAGG_FUZZ_SECONDS:-600}

@@ -8,7 +8,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,9 +21,10 @@ EXTENSIONS = {
     "gpudisagg/server/_engine.abi3.so": ("csrc/transport", "csrc/engine"),
 }
 
+GUEST = ("tests/rdma/", "tests/network/")
+
 # No example has a time limit (machines differ), and CI looks at the same examples every time: it says what a
-# change
-# did, a developer's runs look for more.
+# change did, a developer's runs look for more.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "any")
@@ -50,6 +53,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"WARNING: {problem}: run `make build`" for problem in stale_extensions()]
+
+
+if find_spec("xdist") is not None:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        """Gives a process whole modules, so that what a module's tests share is made once; and all that may
+        run in the guest to one process: there is one guest.
+        """
+
+        def _split_scope(self, nodeid: str) -> str:
+            return "guest" if nodeid.startswith(GUEST) else nodeid.partition("::")[0]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+        return ByModule(config, log)
 
 
 @pytest.fixture

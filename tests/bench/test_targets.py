@@ -104,6 +104,7 @@ def test_every_row_belongs_to_a_bench_that_is_listed(capsys: pytest.CaptureFixtu
     assert sorted(row.name for row in of_modules) == sorted(row.name for row in TARGETS)
 
 
+@pytest.mark.timeout(600)  # two processes that spin, on cores that other tests need
 def test_all_rows_run_and_the_file_has_the_promised_shape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +11,6 @@ import sanitized
 FOLDER = Path(__file__).parent
 SANITIZERS = ["thread", "address"]
 STRESS = {"exchange": 20000, "threads": 6000, "completion": 3000, "ends": 6, "last_words": 30}
-Compiled = Callable[[str, str], list[Path]]
 
 
 def scenarios(program: str) -> list[str]:
@@ -25,39 +18,11 @@ def scenarios(program: str) -> list[str]:
     return re.findall(r"^\s+SCENARIO\((\w+)\)", (FOLDER / f"{program}.c").read_text(), re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """The objects of csrc/<folder> under a sanitizer, compiled once for all programs."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or "cc"
-    includes = [f"-I{sanitized.ROOT / 'csrc' / folder}" for folder in ("transport", "engine")]
-
-    @cache
-    def objects(folder: str, sanitizer: str) -> list[Path]:
-        into = tmp_path_factory.mktemp(f"{folder}-{sanitizer}")
-        sources = {"transport": sanitized.TRANSPORT, "engine": sanitized.ENGINE}[folder]
-
-        def compile_one(source: Path) -> Path:
-            made = into / f"{source.stem}.o"
-            how = [*sanitized.FLAGS, *sanitized.SANITIZERS[sanitizer], *includes]
-            subprocess.run([compiler, *how, "-c", str(source), "-o", str(made)], check=True)
-            return made
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(compile_one, sources))
-
-    return objects
-
-
-def built(program: str, sanitizer: str, objects: list[Path], factory: pytest.TempPathFactory) -> Path:
-    return sanitized.build(program, sanitizer, objects, factory.mktemp(program))
-
-
 @pytest.fixture(scope="module", params=SANITIZERS)
-def stress(
-    request: pytest.FixtureRequest, compiled: Compiled, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    objects = compiled("transport", request.param)
-    return built("tcp_stress", request.param, objects, tmp_path_factory)
+def stress(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sanitized.build(
+        "tcp_stress", request.param, sanitized.TRANSPORT, tmp_path_factory.mktemp("tcp_stress")
+    )
 
 
 @pytest.mark.parametrize("scenario", sorted(STRESS))
@@ -71,11 +36,10 @@ def test_connection_where_every_wait_is_a_sleep(stress: Path, scenario: str) -> 
 
 
 @pytest.fixture(scope="module", params=SANITIZERS)
-def payload(
-    request: pytest.FixtureRequest, compiled: Compiled, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    objects = compiled("transport", request.param)
-    return built("tcp_payload", request.param, objects, tmp_path_factory)
+def payload(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sanitized.build(
+        "tcp_payload", request.param, sanitized.TRANSPORT, tmp_path_factory.mktemp("tcp_payload")
+    )
 
 
 @pytest.mark.parametrize("scenario", scenarios("tcp_payload"))
@@ -84,11 +48,10 @@ def test_bytes_behind_commands(payload: Path, scenario: str) -> None:
 
 
 @pytest.fixture(scope="module", params=SANITIZERS)
-def hostile(
-    request: pytest.FixtureRequest, compiled: Compiled, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    objects = compiled("transport", request.param)
-    return built("tcp_hostile", request.param, objects, tmp_path_factory)
+def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sanitized.build(
+        "tcp_hostile", request.param, sanitized.TRANSPORT, tmp_path_factory.mktemp("tcp_hostile")
+    )
 
 
 @pytest.mark.parametrize("scenario", scenarios("tcp_hostile"))
@@ -97,11 +60,13 @@ def test_client_of_a_worker_that_is_not_ours(hostile: Path, scenario: str) -> No
 
 
 @pytest.fixture(scope="module", params=SANITIZERS)
-def engine(
-    request: pytest.FixtureRequest, compiled: Compiled, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    objects = [one for folder in ("transport", "engine") for one in compiled(folder, request.param)]
-    return built("tcp_engine", request.param, objects, tmp_path_factory)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sanitized.build(
+        "tcp_engine",
+        request.param,
+        [*sanitized.TRANSPORT, *sanitized.ENGINE],
+        tmp_path_factory.mktemp("tcp_engine"),
+    )
 
 
 @pytest.mark.parametrize("scenario", scenarios("tcp_engine"))
