@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 ADDRESS_VARIABLE = "GPUDISAGG_ADDRESS"
+CHECK_VARIABLE = "GPUDISAGG_CHECK"
 
 
 def connect(
@@ -32,7 +33,7 @@ def connect(
     host_memory: int | str | None = None,
     timeout: float = 60.0,
     name: str | None = None,
-    check: bool = False,
+    check: bool | None = None,
     tls: SSLContext | None = None,
 ) -> Session:
     """Opens a session on a disaggregated device.
@@ -52,6 +53,7 @@ def connect(
     check: kernels are compiled so that each access is checked against the session's arrays, as
         compute-sanitizer's memcheck does. The first bad one, be it off by one byte, is a DeviceFault that
         says which array it missed, in which line of the source, block and thread. Kernels run slower.
+        None: if GPUDISAGG_CHECK is set, to anything but 0.
 
     Errors: SessionRefused (nobody listens there, not allowed, more memory than there is), ServerBusy (no
     worker came free), VersionMismatch, TlsUnavailable, DeadlineExceeded, ProtocolError; ValueError: an
@@ -61,6 +63,8 @@ def connect(
         raise ValueError(f"a timeout is a positive number of seconds, not {timeout!r}")
     memory_bytes = 0 if memory is None else parse_size(memory)
     host_bytes = 0 if host_memory is None else parse_size(host_memory)
+    if check is None:
+        check = os.environ.get(CHECK_VARIABLE, "0") not in ("", "0")
     where = address or os.environ.get(ADDRESS_VARIABLE)
     if not where:
         from gpudisagg.local import local_address
@@ -94,5 +98,7 @@ def connect(
         raise SessionRefused(f"{where}: there is no device behind this address; is it another program's?")
     if check and not connection.welcome.features & wire.FEATURE_CHECK:
         connection.close()
-        raise SessionRefused(f"{where}: this server's device checks no kernels; connect without check=True")
+        raise SessionRefused(
+            f"{where}: this server's device checks no kernels: neither check=True nor {CHECK_VARIABLE}=1 here"
+        )
     return Session(connection, where, timeout)

@@ -31,10 +31,12 @@ class Kernel:
         kernel[grid, block](*args)                      kernel[grid, block, stream](*args)
         kernel[grid, block, stream, shared_memory](*args)
         kernel(grid, block, args, shared_mem=0)         as CuPy's RawKernel
-        kernel.launch(grid, block, args, shared_memory=0, stream=None)
+        kernel.launch(grid, block, args, shared_memory=0, stream=None, cooperative=False)
 
     grid, block: blocks in the grid, threads in a block: an int or a tuple of one to three.
     shared_memory: bytes of dynamic shared memory for each block.
+    cooperative: all blocks run at the same time, so that they may wait for one another, as with
+        `cooperative_groups::this_grid().sync()`. The grid may have `max_cooperative_blocks`.
     args: each is checked against the kernel's own parameter before anything is sent:
         integers of 1, 2, 4 or 8 bytes: int or bool in range (signed or unsigned), a numpy integer of that
         very size
@@ -73,6 +75,14 @@ class Kernel:
         """Offset and size in bytes, and kind, of each parameter."""
         return self._signature.parameters
 
+    @property
+    def max_cooperative_blocks(self) -> int:
+        """How many blocks a cooperative launch may have; 0 where there are none. The device takes fewer of a
+        kernel with very much working memory, and says how many.
+        """
+        granted = self.session.welcome.features & wire.FEATURE_COOPERATIVE
+        return wire.MAX_COOPERATIVE_BLOCKS if granted else 0
+
     def __getitem__(self, key: Any) -> Launcher:
         try:
             return self._launchers[key]
@@ -99,12 +109,13 @@ class Kernel:
         *,
         shared_memory: int = 0,
         stream: Stream | None = None,
+        cooperative: bool = False,
     ) -> None:
         """Launches it; see the class."""
-        if stream is None:
+        if stream is None and not cooperative:
             self[grid, block, None, shared_memory](*args)
         else:
-            self._configure(grid, block, shared_memory, stream)(*args)
+            self._configure(grid, block, shared_memory, stream, cooperative=cooperative)(*args)
 
     def __call__(
         self,
@@ -114,10 +125,19 @@ class Kernel:
         *,
         shared_mem: int = 0,
         stream: Stream | None = None,
+        cooperative: bool = False,
     ) -> None:
-        self.launch(grid, block, args, shared_memory=shared_mem, stream=stream)
+        self.launch(grid, block, args, shared_memory=shared_mem, stream=stream, cooperative=cooperative)
 
-    def _configure(self, grid: Extent, block: Extent, shared_memory: int, stream: Stream | None) -> Launcher:
+    def _configure(
+        self,
+        grid: Extent,
+        block: Extent,
+        shared_memory: int,
+        stream: Stream | None,
+        *,
+        cooperative: bool = False,
+    ) -> Launcher:
         welcome = self.session.welcome
         blocks = self._extent("grid", grid, welcome.max_grid)
         threads = self._extent("block", block, welcome.max_block)
@@ -132,12 +152,28 @@ class Kernel:
                 f"{self.shared_size_bytes} + {shared_memory} bytes of shared memory; "
                 f"a block may have {welcome.max_shared}"
             )
+        flags = 0
+        if cooperative:
+            self._check_cooperative(blocks[0] * blocks[1] * blocks[2])
+            flags = wire.LAUNCH_COOPERATIVE
         signature = self._signature
         head = wire.LAUNCH_HEAD.pack(
-            self.module.number, self._index, signature.size, *blocks, *threads, 0, shared_memory
+            self.module.number, self._index, signature.size, *blocks, *threads, flags, shared_memory
         )
         number = None if stream is None else self.session.stream_number(stream)
         return Launcher(self, signature, head, number, stream)
+
+    def _check_cooperative(self, blocks: int) -> None:
+        most = self.max_cooperative_blocks
+        if most == 0:
+            self._refuse(
+                "the server has no cooperative launches: update it, or launch a kernel for each phase"
+            )
+        if blocks > most:
+            self._refuse(
+                f"a cooperative launch of {blocks} blocks; at most {most} can run at the same time: "
+                "use fewer, and a loop in the kernel"
+            )
 
     def _extent(self, what: str, extent: Extent, most: Triple) -> Triple:
         lengths = extent if isinstance(extent, tuple) else (extent,)

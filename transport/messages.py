@@ -149,7 +149,7 @@ class ModuleRef(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """`params`: the packed parameter buffer; `shared`: dynamic shared memory, bytes."""
+    """`params`: the packed parameter buffer; `shared`: dynamic shared memory, bytes; `flags`: LAUNCH_*."""
 
     module: int
     kernel: int
@@ -157,6 +157,7 @@ class Launch(NamedTuple):
     block: Triple
     shared: int
     params: bytes
+    flags: int = 0
 
     def pack(self) -> bytes:
         head = pack(
@@ -166,7 +167,7 @@ class Launch(NamedTuple):
             len(self.params),
             *self.grid,
             *self.block,
-            0,
+            self.flags,
             self.shared,
         )
         return head + self.params
@@ -331,9 +332,9 @@ def _module_load(b: bytes) -> ModuleLoad:
 
 
 def _launch(b: bytes) -> Launch:
-    module, kernel, size, gx, gy, gz, bx, by, bz, _, shared = layout.LAUNCH_HEAD.unpack_from(b)
+    module, kernel, size, gx, gy, gz, bx, by, bz, flags, shared = layout.LAUNCH_HEAD.unpack_from(b)
     params = b[layout.LAUNCH_HEAD.size : layout.LAUNCH_HEAD.size + size]
-    return Launch(module, kernel, (gx, gy, gz), (bx, by, bz), shared, params)
+    return Launch(module, kernel, (gx, gy, gz), (bx, by, bz), shared, params, flags)
 
 
 def _kernel_info(b: bytes) -> KernelInfo:

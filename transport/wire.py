@@ -1,6 +1,6 @@
 """The wire for Python, whole: what csrc/transport/wire.h declares, under one name.
 
-constants  VERSION, MAX_*, OP_*, STATUS_*, FEATURE_*, PARAM_*, ACCESS_*
+constants  VERSION, MAX_*, OP_*, STATUS_*, FEATURE_*, LAUNCH_*, PARAM_*, ACCESS_*
 frames     Hello, Welcome, RefusedFrame; encode_*, decode_*
 messages   one class per message, Message, decode(), encode()
 layout     LAUNCH_HEAD and HEAD, for those who pack in one call

@@ -9,6 +9,7 @@
 #define MAX_ARRAYS (1u << 20)
 #define FREED 1024u      /* arrays remembered that are gone */
 #define NULL_PAGE 65536u /* addresses below are a null pointer's */
+#define LOCAL_FAR 65536u
 #define FAR (1ull << 30) /* an array farther away than this has nothing to do with it */
 
 typedef unsigned long long ull;
@@ -69,9 +70,9 @@ static uint32_t first_above(const gpud_check *check, uint64_t address)
   return low;
 }
 
-static bool overlap(const array *a, uint64_t address, uint64_t size)
+static bool overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
 {
-  return address < a->address ? a->address - address < size : address - a->address < a->size;
+  return b < a ? a - b < b_size : b - a < a_size;
 }
 
 /* Words of the client's: they go into a message that must be text. */
@@ -107,8 +108,10 @@ int gpud_check_add(gpud_check *check, uint64_t address, uint64_t size, uint64_t 
   if (size == 0 || room < size || address > UINT64_MAX - room)
     return -EINVAL;
   uint32_t at = first_above(check, address);
-  if ((at > 0 && overlap(&check->live[at - 1], address, room)) ||
-      (at < check->count && overlap(&check->live[at], address, room)))
+  const array *before = at > 0 ? &check->live[at - 1] : NULL;
+  const array *behind = at < check->count ? &check->live[at] : NULL;
+  if ((before && overlap(before->address, before->room, address, room)) ||
+      (behind && overlap(behind->address, behind->room, address, room)))
     return -EEXIST;
   int rc = make_room(check);
   if (rc)
@@ -118,7 +121,7 @@ int gpud_check_add(gpud_check *check, uint64_t address, uint64_t size, uint64_t 
     return -ENOMEM;
   /* What was there before is forgotten: its place is this one's now. */
   for (uint32_t i = 0; i < FREED; i++)
-    if (check->freed[i].size && overlap(&check->freed[i], address, room))
+    if (overlap(check->freed[i].address, check->freed[i].size, address, room))
       check->freed[i].size = 0;
   memmove(&check->live[at + 1], &check->live[at], (check->count - at) * sizeof *check->live);
   check->live[at] = (array){address, size, room, owner, copy};
@@ -206,22 +209,32 @@ static bool in_shared(const gpud_check *check, const gpud_kernel_context *contex
          within(address, size, shared + check->dynamic, check->dynamic_size);
 }
 
+/* What the blocks of a cooperative launch meet at. */
+static bool in_workspace(const gpud_kernel_context *context, uint64_t address, uint64_t size)
+{
+  const gpud_kernel_workspace *workspace = context->workspace;
+  return workspace && within(address, size, (uint64_t)(uintptr_t)workspace, sizeof *workspace);
+}
+
 static bool allowed(gpud_check *check, const gpud_kernel_context *context, uint64_t address, uint64_t size,
                     const gpud_check_site *site, const gpud_check_frame *frame)
 {
   bool reads = site->kind == GPUD_CHECK_READ;
+  if (site->kind == GPUD_CHECK_CALL)
+    return false;
   switch (site->space) {
   case GPUD_CHECK_SHARED:
     return in_shared(check, context, frame, address, size);
   case GPUD_CHECK_LOCAL:
     return in_local(frame, address, size);
-  case GPUD_CHECK_PARAM:
-    return reads && within(address, size, check->params, check->params_size);
+  case GPUD_CHECK_PARAM: /* a kernel's, or a function's: those are variables of its caller's */
+    return (reads && within(address, size, check->params, check->params_size)) || in_local(frame, address, size);
   case GPUD_CHECK_GENERIC:
-    return in_array(check, address, size) || in_shared(check, context, frame, address, size) ||
-           in_local(frame, address, size) || (reads && within(address, size, check->params, check->params_size));
+    return in_array(check, address, size) || in_workspace(context, address, size) ||
+           in_shared(check, context, frame, address, size) || in_local(frame, address, size) ||
+           (reads && within(address, size, check->params, check->params_size));
   default:
-    return in_array(check, address, size);
+    return in_array(check, address, size) || in_workspace(context, address, size);
   }
 }
 
@@ -242,9 +255,19 @@ static void near_array(const array *a, uint64_t address, uint64_t size, char *te
   else if (address - a->address < a->size)
     snprintf(text, most, "whose last %llu bytes are past the end of %s (%llu bytes)",
              (ull)(address + size - (a->address + a->size)), a->label, (ull)a->size);
+  else if (address - a->address == a->size)
+    snprintf(text, most, "just past the end of %s (%llu bytes)", a->label, (ull)a->size);
   else
     snprintf(text, most, "%llu bytes past the end of %s (%llu bytes)", (ull)(address - (a->address + a->size)),
              a->label, (ull)a->size);
+}
+
+static bool near_any(const gpud_check *check, uint64_t address)
+{
+  uint32_t at = first_above(check, address);
+  return (at > 0 && (address - check->live[at - 1].address < check->live[at - 1].room ||
+                     gap(&check->live[at - 1], address) < FAR)) ||
+         (at < check->count && gap(&check->live[at], address) < FAR);
 }
 
 static void where_global(const gpud_check *check, uint64_t address, uint64_t size, char *text, size_t most)
@@ -259,7 +282,7 @@ static void where_global(const gpud_check *check, uint64_t address, uint64_t siz
   bool inside = before && address - before->address < before->room;
   for (uint32_t i = 0; i < FREED && !inside; i++) {
     const array *a = &check->freed[i];
-    if (a->size && a->label && overlap(a, address, size)) {
+    if (a->size && a->label && overlap(a->address, a->size, address, size)) {
       snprintf(text, most, "in %s (%llu bytes), which was freed", a->label, (ull)a->size);
       return;
     }
@@ -293,11 +316,38 @@ static void where_shared(const gpud_check *check, const gpud_check_frame *frame,
              (ull)(own + check->dynamic_size));
 }
 
+/* The function's or a caller's local memory that is nearest, if one is so near that it can be meant. */
+static bool where_local(const gpud_check_frame *frame, uint64_t address, char *text, size_t most)
+{
+  const char *whose = "the function's";
+  uint64_t nearest = LOCAL_FAR;
+  for (const gpud_check_frame *f = frame; f; f = f->outer, whose = "a caller's")
+    for (uint64_t i = 0; i < f->count; i++) {
+      uint64_t begin = f->ranges[i].address;
+      uint64_t size = f->ranges[i].size;
+      bool before = address < begin;
+      uint64_t apart = before ? begin - address : address - begin < size ? 0 : address - begin - size;
+      if (apart >= nearest)
+        continue;
+      nearest = apart;
+      if (!before && address - begin < size)
+        snprintf(text, most, "which goes past the end of %s %llu bytes of local memory", whose, (ull)size);
+      else
+        snprintf(text, most, "%llu bytes %s %s %llu bytes of local memory", (ull)apart,
+                 before ? "before" : "past the end of", whose, (ull)size);
+    }
+  return nearest < LOCAL_FAR;
+}
+
 static void where(const gpud_check *check, const gpud_kernel_context *context, uint64_t address, uint64_t size,
                   const gpud_check_site *site, const gpud_check_frame *frame, char *text, size_t most)
 {
   uint64_t shared = (uint64_t)(uintptr_t)context->shared;
   bool generic = site->space == GPUD_CHECK_GENERIC;
+  if (site->kind == GPUD_CHECK_CALL) {
+    snprintf(text, most, "where the module has no function with these parameters");
+    return;
+  }
   if (address % site->alignment) {
     snprintf(text, most, "an address that is not a multiple of %u", site->alignment);
     return;
@@ -306,15 +356,19 @@ static void where(const gpud_check *check, const gpud_kernel_context *context, u
     where_shared(check, frame, address - shared, text, most);
     return;
   }
+  if (site->space == GPUD_CHECK_LOCAL || (generic && !near_any(check, address))) {
+    if (where_local(frame, address, text, most))
+      return;
+  }
   if (site->space == GPUD_CHECK_LOCAL)
-    snprintf(text, most, "outside of the thread's local arrays");
+    snprintf(text, most, "outside of the thread's local memory");
   else if (site->space == GPUD_CHECK_PARAM)
     snprintf(text, most, "outside of the kernel's %llu bytes of parameters", (ull)check->params_size);
   else
     where_global(check, address, size, text, most);
 }
 
-static void place(const gpud_check_site *site, char *text, size_t most)
+void gpud_check_place(const gpud_check_site *site, char *text, size_t most)
 {
   char source[256] = "";
   char inlined[64] = "";
@@ -338,27 +392,36 @@ void gpud_check_begin(gpud_check *check, uint64_t dynamic, uint64_t dynamic_size
   check->bad = false;
 }
 
-void gpud_check_access(gpud_kernel_context *context, uint64_t address, uint64_t size, uint32_t thread,
-                       const gpud_check_site *site, const gpud_check_frame *frame)
+static void what(const gpud_check_site *site, uint64_t address, uint64_t size, char *text, size_t most)
 {
   static const char *const kinds[] = {"read", "write", "atomic operation"};
   static const char *const spaces[] = {"global", "shared", "local", "constant", "parameter"};
+  if (site->kind >= GPUD_CHECK_CALL)
+    snprintf(text, most, "invalid call of 0x%llx", (ull)address);
+  else
+    snprintf(text, most, "%s %s %s of %llu bytes at 0x%llx", address % site->alignment ? "misaligned" : "invalid",
+             site->space < GPUD_CHECK_GENERIC ? spaces[site->space] : "memory", kinds[site->kind], (ull)size,
+             (ull)address);
+}
+
+void gpud_check_access(gpud_kernel_context *context, uint64_t address, uint64_t size, uint32_t thread,
+                       const gpud_check_site *site, const gpud_check_frame *frame)
+{
   gpud_check *check = context->checked;
   if (size == 0 || (address % site->alignment == 0 && allowed(check, context, address, size, site, frame)))
     return;
+  char access[96];
   char near[384];
   char code[384];
+  what(site, address, size, access, sizeof access);
   where(check, context, address, size, site, frame, near, sizeof near);
-  place(site, code, sizeof code);
+  gpud_check_place(site, code, sizeof code);
   uint32_t x = context->block[0];
   uint32_t y = context->block[1];
-  const char *space = site->space < GPUD_CHECK_GENERIC ? spaces[site->space] : "memory";
   gpud_check_fault *fault = &check->fault;
   fault->address = address;
   fault->thread = thread;
-  snprintf(fault->text, sizeof fault->text,
-           "%s %s %s of %llu bytes at 0x%llx, %.300s; %.300s; thread (%u, %u, %u) of block (%u, %u, %u)",
-           address % site->alignment ? "misaligned" : "invalid", space, kinds[site->kind % 3], (ull)size, (ull)address,
+  snprintf(fault->text, sizeof fault->text, "%s, %.300s; %.300s; thread (%u, %u, %u) of block (%u, %u, %u)", access,
            near, code, thread % x, thread / x % y, thread / x / y, context->current_block[0], context->current_block[1],
            context->current_block[2]);
   check->bad = true;

@@ -8,6 +8,7 @@
 #ifndef GPUD_CHECK_H
 #define GPUD_CHECK_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "fault.h"
@@ -35,6 +36,9 @@ void gpud_check_begin(gpud_check *check, uint64_t dynamic, uint64_t dynamic_size
 /* What compiled code calls (gpud_kernel_check). */
 void gpud_check_access(gpud_kernel_context *context, uint64_t address, uint64_t size, uint32_t thread,
                        const gpud_check_site *site, const gpud_check_frame *frame);
+
+/* "line 17, st.u32 at line 530 of the PTX". */
+void gpud_check_place(const gpud_check_site *site, char *text, size_t most);
 
 typedef struct gpud_check_fault {
   uint64_t address;

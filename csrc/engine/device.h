@@ -52,6 +52,7 @@ typedef struct gpud_launch_config {
   uint32_t shared; /* dynamic, bytes */
   uint32_t stream;
   uint64_t sequence;
+  bool cooperative;         /* all blocks run at the same time, and may wait for one another */
   struct gpud_check *check; /* the kernel asks it before each access; NULL: the code is not compiled so */
 } gpud_launch_config;
 
@@ -83,6 +84,8 @@ typedef struct gpud_device_ops {
   int (*copy)(gpud_device *d, uint64_t destination, uint64_t source, uint64_t size,
               uint32_t stream); /* may overlap, as memmove */
   int (*fill)(gpud_device *d, uint64_t address, uint64_t count, uint64_t pattern, uint32_t width, uint32_t stream);
+  /* How many blocks of a cooperative launch of this kernel can run at the same time; 0: the device has no such launches. */
+  uint32_t (*most_cooperative)(const gpud_device *d, const gpud_kernel *kernel, const gpud_launch_config *config);
   /* Checks nothing that the engine checked; blocks until done on the cpu device. -EFAULT with *fault; -ENOMEM, -EINTR. */
   int (*launch)(gpud_device *d, const gpud_kernel *kernel, const gpud_launch_config *config, const void *params,
                 gpud_fault_info *fault);

@@ -14,6 +14,7 @@
 
 #include "bulk.h"
 #include "check.h"
+#include "cooperative.h"
 #include "device.h"
 #include "fault.h"
 #include "pool.h"
@@ -25,7 +26,8 @@
 #define MAX_SHARED (163u << 10) /* what a block of compute capability 8.0 may have */
 #define SPARE_MOST 128u         /* granules kept from one session to the next */
 #define SPARE_FIRST 16u         /* and there before the first */
-#define STREAMING (4u << 20)    /* bytes: beyond, a fill would only drive everything else out of the cache */
+#define DYNAMIC_AT(kernel) (((kernel)->static_shared + 15ull) & ~15ull) /* in shared memory, behind its static part */
+#define STREAMING (4u << 20) /* bytes: beyond, a fill would only drive everything else out of the cache */
 
 typedef struct device_cpu {
   gpud_device base;
@@ -218,6 +220,27 @@ static int cpu_fill(gpud_device *d, uint64_t address, uint64_t count, uint64_t p
 
 /* ---------------------------------------------------------------- kernels */
 
+static gpud_pool_job job_of(const gpud_kernel *kernel, const gpud_launch_config *config, const void *params)
+{
+  uint64_t threads = (uint64_t)config->block[0] * config->block[1] * config->block[2];
+  gpud_pool_job job = {
+    .params = params,
+    .config = *config,
+    .shared = DYNAMIC_AT(kernel) + config->shared,
+    .scratch = kernel->scratch_fixed + kernel->scratch_per_thread * threads,
+  };
+  _Static_assert(sizeof job.function == sizeof kernel->entry, "an entry is a function's address");
+  memcpy(&job.function, &kernel->entry, sizeof job.function);
+  return job;
+}
+
+static uint32_t cpu_most_cooperative(const gpud_device *d, const gpud_kernel *kernel, const gpud_launch_config *config)
+{
+  (void)d;
+  gpud_pool_job job = job_of(kernel, config, NULL);
+  return gpud_cooperative_most(&job);
+}
+
 static int cpu_launch(gpud_device *d, const gpud_kernel *kernel, const gpud_launch_config *config, const void *params,
                       gpud_fault_info *fault)
 {
@@ -226,18 +249,11 @@ static int cpu_launch(gpud_device *d, const gpud_kernel *kernel, const gpud_laun
     device->launched = true;
     gpud_fault_refresh();
   }
-  uint64_t threads = (uint64_t)config->block[0] * config->block[1] * config->block[2];
-  gpud_pool_job job = {
-    .params = params,
-    .config = *config,
-    .scratch = kernel->scratch_fixed + kernel->scratch_per_thread * threads,
-  };
-  _Static_assert(sizeof job.function == sizeof kernel->entry, "an entry is a function's address");
-  memcpy(&job.function, &kernel->entry, sizeof job.function);
-  if (config->check) /* the dynamic part begins 16-aligned after the static one */
-    gpud_check_begin(config->check, (kernel->static_shared + 15ull) & ~15ull, config->shared, params,
-                     kernel->params_size);
-  int rc = gpud_pool_run(device->pool, &job, fault);
+  gpud_pool_job job = job_of(kernel, config, params);
+  if (config->check)
+    gpud_check_begin(config->check, DYNAMIC_AT(kernel), config->shared, params, kernel->params_size);
+  int rc =
+      config->cooperative ? gpud_cooperative_run(device->pool, &job, fault) : gpud_pool_run(device->pool, &job, fault);
   if (rc == -EFAULT && !fault->stopped)
     device->broken = true;
   return rc;
@@ -297,6 +313,7 @@ static const gpud_device_ops cpu_ops = {
   .copy_out = cpu_copy_out,
   .copy = cpu_copy,
   .fill = cpu_fill,
+  .most_cooperative = cpu_most_cooperative,
   .launch = cpu_launch,
   .output = cpu_output,
   .timestamp = cpu_timestamp,

@@ -267,6 +267,22 @@ static int judge_launch(gpud_engine *e, const gpud_msg_launch *m, const gpud_ker
   return 0;
 }
 
+static int judge_cooperative(gpud_engine *e, const gpud_kernel *kernel, const gpud_launch_config *config)
+{
+  if (!e->cooperative)
+    return gpud_refuse(e, GPUD_STATUS_UNSUPPORTED, 0,
+                       "kernel '%.512s': the session has no cooperative launches: HELLO did not offer them",
+                       kernel->name);
+  uint64_t blocks = (uint64_t)config->grid[0] * config->grid[1] * config->grid[2];
+  uint32_t most = e->device->ops->most_cooperative(e->device, kernel, config);
+  if (blocks > most)
+    return gpud_refuse(e, GPUD_STATUS_INVALID, 0,
+                       "kernel '%.512s': a cooperative launch of %llu blocks; %u of this kernel can run at the same "
+                       "time: use fewer, and a loop in the kernel",
+                       kernel->name, (ull)blocks, most);
+  return 0;
+}
+
 static int launch_failed(gpud_engine *e, const gpud_kernel *kernel, const gpud_fault_info *info, int rc)
 {
   if (rc == -EINTR)
@@ -293,16 +309,19 @@ static int launch(gpud_engine *e)
     return gpud_refuse(e, GPUD_STATUS_NOT_FOUND, 0, "LAUNCH: module %u has %u kernels, none of index %u", m.module,
                        module->kernel_count, m.kernel);
   const gpud_kernel *kernel = &module->kernels[m.kernel];
+  gpud_launch_config config = {
+    .grid = {m.grid[0], m.grid[1], m.grid[2]},
+    .block = {m.block[0], m.block[1], m.block[2]},
+    .shared = m.shared,
+    .stream = stream_of(e),
+    .sequence = gpud_connection_received(e->connection),
+    .cooperative = (m.flags & GPUD_LAUNCH_COOPERATIVE) != 0,
+    .check = e->check,
+  };
   int rc = judge_launch(e, &m, kernel);
+  if (rc == 0 && config.cooperative)
+    rc = judge_cooperative(e, kernel, &config);
   if (rc == 0) {
-    gpud_launch_config config = {
-      .grid = {m.grid[0], m.grid[1], m.grid[2]},
-      .block = {m.block[0], m.block[1], m.block[2]},
-      .shared = m.shared,
-      .stream = stream_of(e),
-      .sequence = gpud_connection_received(e->connection),
-      .check = e->check,
-    };
     gpud_fault_info info;
     const void *params = e->message + sizeof(gpud_message_head) + sizeof m;
     uint64_t begin = gpud_now();

@@ -61,7 +61,8 @@ static void describe(const gpud_engine *e, uint64_t session, uint64_t memory, ui
     .version = GPUD_VERSION,
     .warp_size = (uint16_t)limits->warp_size,
     .granularity = limits->granularity,
-    .features = GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT,
+    .features = GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT |
+                GPUD_FEATURE_COOPERATIVE,
     .session = session,
     .window_base = limits->window_base,
     .window_size = limits->window_size,
@@ -88,6 +89,7 @@ static int begin(gpud_engine *e, gpud_endpoint *ep, int socket, const gpud_welco
   e->host_limit = welcome->host_memory;
   e->output_wanted = (welcome->features & GPUD_FEATURE_OUTPUT) != 0;
   e->output_ahead = 0;
+  e->cooperative = (welcome->features & GPUD_FEATURE_COOPERATIVE) != 0;
   e->stats = (gpud_engine_stats){.session = welcome->session};
   gpud_memory_init(&e->memory, welcome->window_base, welcome->window_size, welcome->memory);
   gpud_transfer_begin(&e->transfer, e->connection, e->device, &e->memory);

@@ -143,9 +143,14 @@ static int ready_stack(void)
   return 0;
 }
 
+int gpud_fault_ready(void) { return stack_ready ? 0 : ready_stack(); }
+
+/* Not inlined: the call may have come to another thread, whose variable is elsewhere. */
+static __attribute__((noinline)) void set_current(gpud_fault_net *net) { current = net; }
+
 int gpud_fault_guard(gpud_fault_net *net, void (*call)(void *), void *argument)
 {
-  if (!stack_ready && ready_stack())
+  if (gpud_fault_ready())
     return -ENOMEM;
   if (sigsetjmp(net->escape, 0))
     return -EFAULT;
@@ -153,7 +158,7 @@ int gpud_fault_guard(gpud_fault_net *net, void (*call)(void *), void *argument)
   gpud_compiler_fence(); /* the handler, on this thread, sees the net before anything of the call */
   call(argument);
   gpud_compiler_fence();
-  current = NULL; /* the net may be gone when the next signal comes */
+  set_current(NULL); /* the net may be gone when the next signal comes */
   return 0;
 }
 
@@ -165,6 +170,19 @@ void gpud_fault_leave(void)
   current = NULL;
   net->signal = 0;
   siglongjmp(net->escape, 1);
+}
+
+gpud_fault_net *gpud_fault_suspend(void)
+{
+  gpud_fault_net *net = current;
+  current = NULL;
+  return net;
+}
+
+void gpud_fault_resume(gpud_fault_net *net)
+{
+  current = net;
+  gpud_compiler_fence();
 }
 
 void gpud_fault_describe(const gpud_fault_net *net, char *text, size_t size)

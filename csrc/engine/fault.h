@@ -32,6 +32,14 @@ void gpud_fault_refresh(void);
 int gpud_fault_guard(gpud_fault_net *net, void (*call)(void *), void *argument);
 /* Ends the guarded call of this thread as a fault does, with signal 0. Comes back only where no call is guarded. */
 void gpud_fault_leave(void);
+/*
+ * For calls that go from thread to thread (fiber.h): what guards the call that runs here, taken off the thread, and put on the one
+ * where it goes on. NULL: nothing does, or has yet.
+ */
+gpud_fault_net *gpud_fault_suspend(void);
+void gpud_fault_resume(gpud_fault_net *net);
+/* Before such a call comes to a thread: 0, or -ENOMEM: no stack for a handler. */
+int gpud_fault_ready(void);
 /* "invalid access to 0x10", "trap", ... */
 void gpud_fault_describe(const gpud_fault_net *net, char *text, size_t size);
 

@@ -95,6 +95,7 @@ struct gpud_engine {
   gpud_failure fault;
   bool bye_sent;
   bool output_wanted;
+  bool cooperative;        /* launches may be */
   uint32_t output_ahead;   /* bytes of OUTPUT since the last SYNCHRONIZE */
   gpud_engine_stats stats; /* watcher: none, but gpud_engine_get_stats reads it from any thread */
 

@@ -26,6 +26,7 @@
 #define GPUD_CHECK_READ 0u
 #define GPUD_CHECK_WRITE 1u
 #define GPUD_CHECK_ATOMIC 2u
+#define GPUD_CHECK_CALL 3u                  /* through a pointer that is no function's: never fine */
 #define GPUD_CHECK_SHARED_MOST (163u << 10) /* bytes: what lies so near a block's shared memory was meant for it */
 
 /* An access in the program: what and where it is. Texts are ASCII. */
@@ -66,6 +67,26 @@ typedef void (*gpud_kernel_check)(gpud_kernel_context *context, uint64_t address
  */
 typedef int32_t (*gpud_kernel_print)(gpud_kernel_context *context, const char *format, const void *arguments);
 
+/* Memory of the session's heap, 16-aligned, or NULL. */
+typedef void *(*gpud_kernel_take)(gpud_kernel_context *context, uint64_t size);
+/*
+ * Gives it back; NULL is nothing. `thread`: its linear index in the block; `site`: where in the program, or NULL. Does not come back
+ * from a pointer that is no such memory.
+ */
+typedef void (*gpud_kernel_give)(gpud_kernel_context *context, void *pointer, uint32_t thread,
+                                 const gpud_check_site *site);
+/*
+ * The code waits in a loop for what others write: now is the time to let them run. Comes back, perhaps on another thread of the
+ * host's; does not where the launch has been stopped.
+ */
+typedef void (*gpud_kernel_pause)(gpud_kernel_context *context);
+
+/* What blocks of a cooperative launch meet at: CUDA's cooperative_groups find it by %envreg1 and 2. Zero at first. */
+typedef struct gpud_kernel_workspace {
+  uint32_t size;
+  uint32_t barrier;
+} gpud_kernel_workspace;
+
 struct gpud_kernel_context {
   uint32_t grid[3];           /*  0: %nctaid, blocks in the grid */
   uint32_t block[3];          /* 12: %ntid, threads in a block */
@@ -85,6 +106,13 @@ struct gpud_kernel_context {
   uint32_t unused;            /* 108 */
   gpud_kernel_check check;    /* 112: asked before each access by code compiled for it; else NULL */
   struct gpud_check *checked; /* 120: begins with the frame of the caller that calls */
+  gpud_kernel_workspace *workspace; /* 128: the grid's; NULL where the launch is not cooperative */
+  gpud_kernel_pause pause;          /* 136: called in loops that wait for other threads' writes, and by nanosleep */
+  gpud_kernel_take take;            /* 144: malloc */
+  gpud_kernel_give give;            /* 152: free */
+  const gpud_check_site
+      *site;            /* 160: where a trap is, of kind 1 in a kernel that synchronises its grid; NULL: not known */
+  uint64_t reserved[3]; /* 168 */
 };
 
 _Static_assert(offsetof(gpud_kernel_context, shared) == 40, "compiled code reads shared at 40");
@@ -95,7 +123,12 @@ _Static_assert(offsetof(gpud_kernel_context, failed) == 80, "compiled code write
 _Static_assert(offsetof(gpud_kernel_context, line) == 104, "compiled code writes line at 104");
 _Static_assert(offsetof(gpud_kernel_context, check) == 112, "compiled code calls check at 112");
 _Static_assert(offsetof(gpud_kernel_context, checked) == 120, "compiled code reads checked at 120");
-_Static_assert(sizeof(gpud_kernel_context) == 128, "two cache lines");
+_Static_assert(offsetof(gpud_kernel_context, workspace) == 128, "compiled code reads workspace at 128");
+_Static_assert(offsetof(gpud_kernel_context, pause) == 136, "compiled code calls pause at 136");
+_Static_assert(offsetof(gpud_kernel_context, take) == 144, "compiled code calls take at 144");
+_Static_assert(offsetof(gpud_kernel_context, give) == 152, "compiled code calls give at 152");
+_Static_assert(offsetof(gpud_kernel_context, site) == 160, "compiled code writes site at 160");
+_Static_assert(sizeof(gpud_kernel_context) == 192, "three cache lines");
 
 /*
  * Runs blocks [first_block, first_block + block_count) in linear order (x fastest). `params` is the packed

@@ -2,9 +2,8 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdbool.h>
+#include <sched.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "fault.h"
-#include "order.h"
-#include "output.h"
+#include "pool_internal.h"
 #include "wait.h"
 
 /*
@@ -31,42 +28,9 @@
 #define SHARE_NS 30000ull   /* work left that is worth waking helpers for */
 #define SPIN_NS 20000ull    /* a helper's, between the launches of a burst */
 #define RUNS_PER_THREAD 16u /* even loads against the cost of a shared counter */
+#define CHECKED_MARGIN 512u /* bytes behind what a checked kernel allocates that are nobody's */
 #define RUN_NS 1000000ull   /* about how long a thread is away with the blocks it took */
-#define MAX_SCRATCH (1ull << 30)
-
-typedef struct gpud_pool_thread {
-  _Alignas(64) gpud_kernel_context context;
-  gpud_fault_net net;
-  gpud_pool *pool;
-  void *shared;
-  void *scratch;
-  uint64_t scratch_size;
-  pthread_t handle;
-  bool started;
-} gpud_pool_thread;
-
-struct gpud_pool {
-  _Alignas(64) uint64_t state;
-  _Alignas(64) uint64_t next; /* first block nobody has */
-  _Alignas(64) uint32_t generation;
-  uint32_t waiting; /* the caller sleeps until the last helper leaves */
-  uint64_t sleepers;
-  uint32_t halted;      /* of this job: a block faulted */
-  uint32_t interrupted; /* until scrubbed */
-  uint32_t closing;
-  /* The job: written by the caller while no job is open and nobody inside. */
-  _Alignas(64) gpud_pool_job job;
-  uint64_t blocks;
-  uint64_t run;     /* blocks taken at a time */
-  bool shared;      /* `next` is a counter that several may draw from */
-  uint32_t faulted; /* whoever exchanges it first reports */
-  gpud_fault_info fault;
-  gpud_output output; /* with a lock of its own */
-  /* Constant. */
-  uint32_t count;
-  uint32_t max_shared;
-  gpud_pool_thread *threads; /* threads[0]: the caller */
-};
+#define PAUSES 64u          /* of a thread, until it lets another have its CPU */
 
 static void futex_wait(uint32_t *word, uint32_t value)
 {
@@ -78,11 +42,6 @@ static void futex_wake(uint32_t *word, uint32_t count)
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
-static bool stopped(const gpud_pool *pool)
-{
-  return gpud_load_relaxed_u32(&pool->halted) || gpud_load_relaxed_u32(&pool->interrupted);
-}
-
 /* Under the net: runs blocks until none are left. Keeps its state in the pool, where a fault cannot lose it. */
 static void run_blocks(void *argument)
 {
@@ -90,14 +49,14 @@ static void run_blocks(void *argument)
   gpud_pool *pool = thread->pool;
   const gpud_pool_job *job = &pool->job;
   if (!pool->shared) {
-    if (!stopped(pool))
+    if (!gpud_pool_stopped(pool))
       job->function(job->params, &thread->context, pool->next, pool->run);
     return;
   }
   /* Short enough for an interrupt to be seen soon, and long enough for the counter and the clock to cost nothing. */
   uint64_t run = 1;
   uint64_t begin = gpud_now();
-  while (!stopped(pool)) {
+  while (!gpud_pool_stopped(pool)) {
     uint64_t first = gpud_fetch_add_u64(&pool->next, run);
     if (first >= pool->blocks)
       return;
@@ -124,6 +83,53 @@ static int32_t print(gpud_kernel_context *context, const char *format, const voi
   return count;
 }
 
+/* malloc and free. Checked, what was allocated is an array like others, with room behind it. */
+static void *take(gpud_kernel_context *context, uint64_t size)
+{
+  gpud_pool_thread *thread = (gpud_pool_thread *)(void *)context;
+  gpud_heap *heap = &thread->pool->heap;
+  if (!context->checked)
+    return gpud_heap_take(heap, size);
+  uint64_t room = size + CHECKED_MARGIN;
+  void *pointer = size > GPUD_HEAP_SIZE ? NULL : gpud_heap_take(heap, size ? room : 0);
+  if (!pointer)
+    return NULL;
+  static const char label[] = "memory from malloc";
+  uint64_t address = (uint64_t)(uintptr_t)pointer;
+  if (gpud_check_add(context->checked, address, size, room, 0, label, sizeof label - 1) == 0)
+    return pointer;
+  gpud_heap_give(heap, pointer);
+  return NULL;
+}
+
+static void give(gpud_kernel_context *context, void *pointer, uint32_t number, const gpud_check_site *site)
+{
+  gpud_pool_thread *thread = (gpud_pool_thread *)(void *)context;
+  if (!pointer)
+    return;
+  bool known = gpud_heap_give(&thread->pool->heap, pointer) == 0;
+  if (known && context->checked)
+    gpud_check_drop(context->checked, (uint64_t)(uintptr_t)pointer);
+  if (known)
+    return;
+  context->current_thread = number;
+  context->site = site;
+  thread->net.address = (uint64_t)(uintptr_t)pointer;
+  thread->wrong = "free of a pointer that malloc did not give, or that was freed before";
+  gpud_fault_leave();
+}
+
+/* Threads wait for one another in a loop: another may be what they wait for, or nothing, once the job was stopped. */
+static void pause_thread(gpud_kernel_context *context)
+{
+  gpud_pool_thread *thread = (gpud_pool_thread *)(void *)context;
+  if (gpud_pool_stopped(thread->pool))
+    gpud_fault_leave();
+  gpud_relax();
+  if (++thread->pauses % PAUSES == 0)
+    sched_yield();
+}
+
 /* Under a net: the words of a failed assertion are wherever the program says. */
 static void describe_assertion(void *argument)
 {
@@ -140,23 +146,71 @@ static void describe_assertion(void *argument)
   memcpy(fault->text, text, sizeof text);
 }
 
+/* Where a trap is, and what stood for it. */
+static void describe_trap(gpud_pool_thread *thread)
+{
+  const gpud_kernel_context *context = &thread->context;
+  gpud_fault_info *fault = &thread->pool->fault;
+  if (context->failed && gpud_fault_guard(&thread->net, describe_assertion, thread) == 0)
+    return;
+  if (context->failed)
+    snprintf(fault->text, sizeof fault->text, "a failed assertion at line %u", context->line);
+  else if (context->site)
+    gpud_check_place(context->site, fault->text, sizeof fault->text);
+  else if (context->line)
+    snprintf(fault->text, sizeof fault->text, "trap at line %u of the PTX", context->line);
+}
+
+static void append(gpud_fault_info *fault, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void append(gpud_fault_info *fault, const char *format, ...)
+{
+  va_list arguments;
+  va_start(arguments, format);
+  size_t size = strlen(fault->text);
+  vsnprintf(fault->text + size, sizeof fault->text - size, format, arguments);
+  va_end(arguments);
+}
+
+/* Of a trap the code says which thread it was; of a wild access only which block, or the first of the threads that ran together. */
 static void describe(gpud_pool_thread *thread)
 {
   const gpud_kernel_context *context = &thread->context;
   gpud_fault_info *fault = &thread->pool->fault;
-  gpud_fault_describe(&thread->net, fault->text, sizeof fault->text);
-  if (thread->net.signal != SIGILL)
-    return;
-  if (context->failed && gpud_fault_guard(&thread->net, describe_assertion, thread) == 0)
-    return;
-  if (context->line)
-    snprintf(fault->text, sizeof fault->text, "%s at line %u%s", context->failed ? "a failed assertion" : "trap",
-             context->line, context->failed ? "" : " of the PTX");
+  const uint32_t *block = context->current_block;
+  bool trap = thread->net.signal == SIGILL;
+  bool access = thread->net.signal == SIGSEGV || thread->net.signal == SIGBUS;
+  if (thread->wrong) {
+    char place[320] = "free";
+    if (context->site)
+      gpud_check_place(context->site, place, sizeof place);
+    snprintf(fault->text, sizeof fault->text, "%s: 0x%llx; %s", thread->wrong, (unsigned long long)fault->address,
+             place);
+  } else {
+    gpud_fault_describe(&thread->net, fault->text, sizeof fault->text);
+  }
+  if (trap)
+    describe_trap(thread);
+  if ((trap || thread->wrong) && fault->thread != ~0u) {
+    uint32_t x = context->block[0];
+    uint32_t y = context->block[1];
+    append(fault, "; thread (%u, %u, %u) of block (%u, %u, %u)", fault->thread % x, fault->thread / x % y,
+           fault->thread / x / y, block[0], block[1], block[2]);
+  } else {
+    append(fault, "; block (%u, %u, %u)", block[0], block[1], block[2]);
+  }
+  if (trap && context->site && context->site->kind == 1 && !context->workspace)
+    append(fault, "; the kernel synchronises its grid: launch it with cooperative=True");
+  if (access && !thread->pool->job.config.check)
+    append(fault, "; connect(check=True) finds the thread and the line");
 }
 
-static void report(gpud_pool_thread *thread, int rc)
+void gpud_pool_report(gpud_pool_thread *thread, int rc)
 {
   gpud_pool *pool = thread->pool;
+  const gpud_check_fault *found = pool->job.config.check ? gpud_check_found(pool->job.config.check) : NULL;
+  if (rc == -EFAULT && thread->net.signal == 0 && !found && !thread->wrong)
+    return; /* it left because the job was stopped */
   gpud_store_relaxed_u32(&pool->halted, 1);
   if (gpud_exchange_u32(&pool->faulted, 1))
     return;
@@ -166,7 +220,6 @@ static void report(gpud_pool_thread *thread, int rc)
     fault->status = GPUD_STATUS_OUT_OF_MEMORY;
     return;
   }
-  const gpud_check_fault *found = pool->job.config.check ? gpud_check_found(pool->job.config.check) : NULL;
   if (found && thread->net.signal == 0) {
     fault->stopped = true;
     fault->address = found->address;
@@ -175,14 +228,15 @@ static void report(gpud_pool_thread *thread, int rc)
     memcpy(fault->text, found->text, sizeof fault->text);
     return;
   }
-  bool access = thread->net.signal == SIGSEGV || thread->net.signal == SIGBUS;
-  fault->address = access ? thread->net.address : 0;
   memcpy(fault->block, thread->context.current_block, sizeof fault->block);
   fault->thread = thread->context.current_thread;
+  fault->stopped = thread->wrong != NULL;
+  if (thread->wrong || thread->net.signal == SIGSEGV || thread->net.signal == SIGBUS)
+    fault->address = thread->net.address;
   describe(thread);
 }
 
-static void work(gpud_pool_thread *thread)
+void gpud_pool_thread_ready(gpud_pool_thread *thread)
 {
   const gpud_launch_config *config = &thread->pool->job.config;
   gpud_kernel_context *context = &thread->context;
@@ -196,9 +250,16 @@ static void work(gpud_pool_thread *thread)
   context->checked = config->check;
   context->failed = NULL;
   context->line = 0;
+  context->site = NULL;
+  thread->wrong = NULL;
+}
+
+static void work(gpud_pool_thread *thread)
+{
+  gpud_pool_thread_ready(thread);
   int rc = gpud_fault_guard(&thread->net, run_blocks, thread);
   if (rc)
-    report(thread, rc);
+    gpud_pool_report(thread, rc);
 }
 
 static void leave(gpud_pool *pool)
@@ -279,7 +340,7 @@ static void free_scratch(gpud_pool_thread *thread)
  */
 static int grow_scratch(gpud_pool *pool, uint64_t size)
 {
-  if (size > MAX_SCRATCH)
+  if (size > GPUD_MAX_SCRATCH)
     return -ENOMEM;
   size = (size + 0xffff) & ~0xffffull;
   for (uint32_t i = pool->count; i-- > 0;) {
@@ -342,6 +403,24 @@ static void run_small(gpud_pool *pool)
     run_alone(pool, 1, pool->blocks - 1);
 }
 
+void gpud_pool_begin(gpud_pool *pool, const gpud_pool_job *job)
+{
+  const uint32_t *grid = job->config.grid;
+  pool->job = *job;
+  pool->blocks = (uint64_t)grid[0] * grid[1] * grid[2];
+  pool->halted = 0;
+  pool->faulted = 0;
+}
+
+int gpud_pool_result(gpud_pool *pool, gpud_fault_info *fault)
+{
+  if (pool->faulted) {
+    *fault = pool->fault;
+    return fault->status == GPUD_STATUS_OUT_OF_MEMORY ? -ENOMEM : -EFAULT;
+  }
+  return gpud_load_relaxed_u32(&pool->interrupted) ? -EINTR : 0;
+}
+
 int gpud_pool_run(gpud_pool *pool, const gpud_pool_job *job, gpud_fault_info *fault)
 {
   if (job->scratch > pool->threads[0].scratch_size) {
@@ -349,23 +428,15 @@ int gpud_pool_run(gpud_pool *pool, const gpud_pool_job *job, gpud_fault_info *fa
     if (rc)
       return rc;
   }
-  const uint32_t *grid = job->config.grid;
+  gpud_pool_begin(pool, job);
   const uint32_t *block = job->config.block;
-  pool->job = *job;
-  pool->blocks = (uint64_t)grid[0] * grid[1] * grid[2];
-  pool->halted = 0;
-  pool->faulted = 0;
   uint64_t block_threads = (uint64_t)block[0] * block[1] * block[2];
   /* The product of both may not fit 64 bits, but then there are many blocks. */
   if (pool->blocks < LARGE_LAUNCH && pool->blocks * block_threads < LARGE_LAUNCH)
     run_small(pool);
   else
     run_shared(pool, 0);
-  if (pool->faulted) {
-    *fault = pool->fault;
-    return fault->status == GPUD_STATUS_OUT_OF_MEMORY ? -ENOMEM : -EFAULT;
-  }
-  return gpud_load_relaxed_u32(&pool->interrupted) ? -EINTR : 0;
+  return gpud_pool_result(pool, fault);
 }
 
 void gpud_pool_interrupt(gpud_pool *pool) { gpud_store_relaxed_u32(&pool->interrupted, 1); }
@@ -377,6 +448,7 @@ void gpud_pool_scrub(gpud_pool *pool)
     free_scratch(&pool->threads[i]);
   }
   gpud_output_clear(&pool->output);
+  gpud_heap_clear(&pool->heap);
   gpud_store_relaxed_u32(&pool->interrupted, 0);
 }
 
@@ -387,8 +459,7 @@ uint32_t gpud_pool_output(gpud_pool *pool, const char **text, uint32_t most)
 
 uint32_t gpud_pool_threads(const gpud_pool *pool) { return pool->count; }
 
-/* The pool's threads take no signals meant for the process. */
-static int start_helpers(gpud_pool *pool)
+int gpud_pool_spawn(pthread_t *handle, void *(*run)(void *), void *argument)
 {
   sigset_t all;
   sigset_t before;
@@ -398,13 +469,31 @@ static int start_helpers(gpud_pool *pool)
   sigdelset(&all, SIGILL);
   sigdelset(&all, SIGFPE);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  int rc = 0;
-  for (uint32_t i = 1; i < pool->count && rc == 0; i++) {
-    rc = -pthread_create(&pool->threads[i].handle, NULL, helper, &pool->threads[i]);
-    pool->threads[i].started = rc == 0;
-  }
+  int rc = -pthread_create(handle, NULL, run, argument);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return rc;
+}
+
+static int start_helpers(gpud_pool *pool)
+{
+  int rc = 0;
+  for (uint32_t i = 1; i < pool->count && rc == 0; i++) {
+    rc = gpud_pool_spawn(&pool->threads[i].handle, helper, &pool->threads[i]);
+    pool->threads[i].started = rc == 0;
+  }
+  return rc;
+}
+
+void gpud_pool_thread_init(gpud_pool *pool, gpud_pool_thread *thread, uint32_t slot)
+{
+  thread->pool = pool;
+  thread->context.shared = thread->shared;
+  thread->context.thread_slot = slot;
+  thread->context.thread_count = pool->count;
+  thread->context.print = print;
+  thread->context.pause = pause_thread;
+  thread->context.take = take;
+  thread->context.give = give;
 }
 
 int gpud_pool_new(uint32_t threads, uint32_t max_shared, gpud_pool **out)
@@ -426,17 +515,13 @@ int gpud_pool_new(uint32_t threads, uint32_t max_shared, gpud_pool **out)
   int rc = 0;
   for (uint32_t i = 0; i < threads && rc == 0; i++) {
     gpud_pool_thread *thread = &pool->threads[i];
-    thread->pool = pool;
     thread->shared = aligned_alloc(64, (max_shared + 63u) & ~63u);
     if (!thread->shared) {
       rc = -ENOMEM;
       break;
     }
     memset(thread->shared, 0, max_shared);
-    thread->context.shared = thread->shared;
-    thread->context.thread_slot = i;
-    thread->context.thread_count = threads;
-    thread->context.print = print;
+    gpud_pool_thread_init(pool, thread, i);
   }
   if (rc == 0)
     rc = start_helpers(pool);
@@ -459,6 +544,7 @@ void gpud_pool_free(gpud_pool *pool)
     free(pool->threads[i].shared);
   }
   free(pool->threads);
+  gpud_heap_clear(&pool->heap);
   gpud_output_free(&pool->output);
   free(pool);
 }

@@ -16,7 +16,8 @@ typedef struct gpud_pool_job {
   gpud_kernel_function function;
   const void *params;
   gpud_launch_config config;
-  uint64_t scratch; /* bytes of working memory a thread needs */
+  uint64_t shared;  /* bytes of shared memory of a block, static and dynamic */
+  uint64_t scratch; /* and of working memory */
 } gpud_pool_job;
 
 /* `threads`: the caller's included, at least 1. `max_shared`: bytes of shared memory every thread keeps. 0 or -errno. */

@@ -29,8 +29,8 @@ int gpud_endpoint_loop(uint32_t command_slots, uint32_t reply_slots, gpud_endpoi
     .name = "loop",
     .command_slots = command_slots ? command_slots : GPUD_COMMAND_SLOTS,
     .reply_slots = reply_slots ? reply_slots : GPUD_REPLY_SLOTS,
-    .features =
-        GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_OUTPUT | (gpud_membarrier_available() ? GPUD_FEATURE_MEMBARRIER : 0),
+    .features = GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_OUTPUT | GPUD_FEATURE_COOPERATIVE |
+                (gpud_membarrier_available() ? GPUD_FEATURE_MEMBARRIER : 0),
     .pidfd = -1,
     .free_memory = loop_free_memory,
   };

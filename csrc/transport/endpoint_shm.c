@@ -88,8 +88,8 @@ static int shm_connect(int socket, const gpud_welcome *welcome, int fd, uint64_t
 
 const gpud_handshake gpud_handshake_shm = {
   .name = "shm",
-  .features =
-      GPUD_FEATURE_MEMBARRIER | GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT,
+  .features = GPUD_FEATURE_MEMBARRIER | GPUD_FEATURE_HOST_MAP | GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK |
+              GPUD_FEATURE_OUTPUT | GPUD_FEATURE_COOPERATIVE,
   .accept = shm_accept,
   .connect = shm_connect,
 };

@@ -417,7 +417,7 @@ static int tcp_connect(int socket, const gpud_welcome *welcome, int fd, uint64_t
 
 const gpud_handshake gpud_handshake_tcp = {
   .name = "tcp",
-  .features = GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT,
+  .features = GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT | GPUD_FEATURE_COOPERATIVE,
   .accept = tcp_accept,
   .connect = tcp_connect,
 };

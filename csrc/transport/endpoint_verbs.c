@@ -573,7 +573,8 @@ static int verbs_connect(int socket, const gpud_welcome *welcome, int fd, uint64
 
 const gpud_handshake gpud_handshake_verbs = {
   .name = "verbs",
-  .features = GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT | GPUD_FEATURE_VERBS,
+  .features =
+      GPUD_FEATURE_DEVICE | GPUD_FEATURE_CHECK | GPUD_FEATURE_OUTPUT | GPUD_FEATURE_COOPERATIVE | GPUD_FEATURE_VERBS,
   .accept = verbs_accept,
   .connect = verbs_connect,
 };

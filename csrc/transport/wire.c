@@ -131,7 +131,7 @@ static int check_module_load(const char *body, size_t rest)
 static int check_launch(const char *body, size_t rest)
 {
   BODY(gpud_msg_launch, m);
-  return m.reserved == 0 && m.params_size == rest;
+  return (m.flags & ~GPUD_LAUNCH_COOPERATIVE) == 0 && m.params_size == rest;
 }
 
 static int check_kernel_info(const char *body, size_t rest)

@@ -42,6 +42,7 @@
 #define GPUD_FEATURE_VERBS 8   /* over TCP: the socket is the bootstrap of a queue pair; without it, it carries all */
 #define GPUD_FEATURE_OUTPUT 16 /* the client takes OUTPUT messages */
 #define GPUD_FEATURE_CHECK 32  /* kernels are compiled to ask before each access; the client tells of its arrays */
+#define GPUD_FEATURE_COOPERATIVE 64 /* a LAUNCH may have GPUD_LAUNCH_COOPERATIVE */
 
 /* Commands, client to worker. One-way: each takes one sequence number and none is answered unless it says so. */
 #define GPUD_OP_DATA 1       /* opaque bytes; for users of the transport alone, in both directions */
@@ -107,6 +108,10 @@
 #define GPUD_PARAM_BITS 0 /* integer, pointer, or untyped bits */
 #define GPUD_PARAM_FLOAT 1
 #define GPUD_PARAM_BLOB 2 /* an aggregate passed by value */
+
+/* Of a LAUNCH. */
+#define GPUD_MAX_COOPERATIVE_BLOCKS 1024
+#define GPUD_LAUNCH_COOPERATIVE 1 /* all blocks run at the same time, and may wait for one another */
 
 /*
  * A region's number that is never added. Only over tcp: in COPY_IN, "the bytes that follow this command"; in COPY_OUT, "the
@@ -278,7 +283,7 @@ typedef struct gpud_msg_launch { /* followed by the packed parameters, params_si
   uint16_t params_size;
   uint32_t grid[3];
   uint16_t block[3];
-  uint16_t reserved;
+  uint16_t flags;  /* GPUD_LAUNCH_* */
   uint32_t shared; /* dynamic shared memory, bytes */
 } gpud_msg_launch;
 

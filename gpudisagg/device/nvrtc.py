@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import threading
 from functools import cache
 from pathlib import Path
@@ -13,16 +14,25 @@ from gpudisagg.device.errors import CompileError
 from gpudisagg.device.shims import HEADERS
 
 ARCHITECTURE = "compute_80"
+# The last two aren't asked for: what they have is found where they are installed.
+_WHEELS = (
+    "nvidia.cuda_runtime",
+    "nvidia.cuda_cccl",
+    "nvidia.cuda_nvrtc",
+    "nvidia.cuda_nvcc",
+    "nvidia.curand",
+)
+_INT128 = frozenset({"--device-int128", "-device-int128"})
+_INCLUDED = tuple(f"--pre-include={name}.h" for name in ("math", "float", "limits", "stdint"))
+_UNDEFINED = re.compile(r'error: identifier "\w+" is undefined')
 _lock = threading.Lock()
-_NAMES = [name.encode() for name in HEADERS]
-_BODIES = [body.encode() for body in HEADERS.values()]
 
 
 @cache
 def include_directories() -> tuple[str, ...]:
-    """Where the CUDA headers of the NVIDIA wheels are (cuda_fp16.h, cuda/std, ...; mma.h needs nvcc's)."""
+    """Where the CUDA headers of the NVIDIA wheels are (cuda_fp16.h, cuda/std, ...)."""
     found: list[str] = []
-    for package in ("nvidia.cuda_runtime", "nvidia.cuda_cccl", "nvidia.cuda_nvrtc", "nvidia.cuda_nvcc"):
+    for package in _WHEELS:
         try:
             spec = importlib.util.find_spec(package)
         except (ImportError, ValueError):
@@ -32,6 +42,16 @@ def include_directories() -> tuple[str, ...]:
                 if directory.is_dir():
                     found.append(str(directory))
     return tuple(found)
+
+
+@cache
+def _headers() -> dict[str, str]:
+    """What stands in for headers that no directory has."""
+    from gpudisagg.device.mma_header import mma_header
+
+    if any((Path(directory) / "crt" / "mma.h").is_file() for directory in include_directories()):
+        return HEADERS
+    return {**HEADERS, "crt/mma.h": mma_header()}
 
 
 @cache
@@ -53,7 +73,7 @@ def version() -> str:
         result, major, minor = _binding().nvrtcVersion()
     except RuntimeError as error:
         raise CompileError("NVRTC can't be loaded: install nvidia-cuda-nvrtc-cu12", log=str(error)) from None
-    shims = hashlib.sha256(repr(HEADERS).encode()).hexdigest()[:16]
+    shims = hashlib.sha256(repr(_headers()).encode()).hexdigest()[:16]
     return f"nvrtc {major}.{minor} {shims}" if int(result) == 0 else f"nvrtc {shims}"
 
 
@@ -62,6 +82,8 @@ def compile_to_ptx(source: bytes, *, options: tuple[str, ...] = (), name: str = 
     binding = _binding()
     version()
     arguments = [f"--gpu-architecture={ARCHITECTURE}", *options, *(f"-I{d}" for d in include_directories())]
+    if _INT128.isdisjoint(options):
+        arguments.append("--device-int128")  # nvcc has the type without being asked
     if any(option.startswith(("--gpu-architecture", "-arch", "-dlto", "--dlink")) for option in options):
         raise CompileError(
             f"the cpu device compiles for {ARCHITECTURE}: leave the architecture out of options"
@@ -70,21 +92,33 @@ def compile_to_ptx(source: bytes, *, options: tuple[str, ...] = (), name: str = 
         raise CompileError(
             "the image is neither CUDA C++ nor a binary this device knows (it has a zero byte)"
         )
+    complaints, log, ptx = _compile(binding, source, arguments, name)
+    if ptx is None and _UNDEFINED.search(log):
+        # What nvcc includes without being asked (INFINITY, FLT_MAX, uint8_t), for programs that count on it.
+        _, _, ptx = _compile(binding, source, [*arguments, *_INCLUDED], name)
+    if ptx is None:
+        raise CompileError(f"NVRTC: {complaints}", log=log)
+    return ptx
+
+
+def _compile(binding: Any, source: bytes, arguments: list[str], name: str) -> tuple[str, str, bytes | None]:
+    """The first error, all NVRTC says, and the PTX if there is no error."""
+    bodies = [body.encode() for body in _headers().values()]
+    names = [header.encode() for header in _headers()]
     with _lock:
         result, program = binding.nvrtcCreateProgram(
-            source, (name if name.endswith(".cu") else f"{name}.cu").encode(), len(_BODIES), _BODIES, _NAMES
+            source, (name if name.endswith(".cu") else f"{name}.cu").encode(), len(bodies), bodies, names
         )
         if int(result) != 0:
-            raise CompileError(f"NVRTC: {result.name}")
+            return result.name, "", None
         try:
             (result,) = binding.nvrtcCompileProgram(
                 program, len(arguments), [argument.encode() for argument in arguments]
             )
             if int(result) != 0:
                 log = _text(binding, program, "ProgramLog")
-                first = next((line for line in log.splitlines() if "error" in line), result.name)
-                raise CompileError(f"NVRTC: {first}", log=log)
-            return _text(binding, program, "PTX").encode()
+                return next((line for line in log.splitlines() if "error" in line), result.name), log, None
+            return "", "", _text(binding, program, "PTX").encode()
         finally:
             binding.nvrtcDestroyProgram(program)
 

@@ -156,11 +156,20 @@ def _using(names: list[str]) -> str:
     return "namespace std { " + " ".join(f"using ::{name};" for name in names) + " }\n"
 
 
+def _unless_defined(text: str) -> str:
+    """Macros, but where they are defined: libcu++ has them too, in words of its own."""
+    lines = []
+    for line in text.splitlines():
+        define = line.split()[:1] == ["#define"]
+        lines += [f"#ifndef {line.split()[1]}", line, "#endif"] if define else [line]
+    return "\n".join(lines) + "\n"
+
+
 # NVRTC itself knows printf, assert, memcpy, memset, size_t and the mathematical functions.
 _C = {
-    "stdint.h": _STDINT,
-    "limits.h": _LIMITS,
-    "float.h": _FLOAT,
+    "stdint.h": _unless_defined(_STDINT),
+    "limits.h": _unless_defined(_LIMITS),
+    "float.h": _unless_defined(_FLOAT),
     "math.h": _MATH,
     "stddef.h": "",
     "stdio.h": "",
@@ -182,3 +191,108 @@ for _name, _text in _C.items():
         _using(_NAMES[_name]) if _name in _NAMES else ""
     )
 HEADERS["inttypes.h"] = HEADERS["cinttypes"] = "#pragma once\n#include <stdint.h>\n"
+
+# Headers of C++ that libcu++ has for devices.
+_CPP = [
+    "array",
+    "atomic",
+    "bit",
+    "bitset",
+    "chrono",
+    "complex",
+    "concepts",
+    "expected",
+    "functional",
+    "initializer_list",
+    "iterator",
+    "limits",
+    "memory",
+    "numeric",
+    "optional",
+    "ranges",
+    "ratio",
+    "span",
+    "tuple",
+    "type_traits",
+    "utility",
+    "variant",
+]
+for _name in _CPP:
+    HEADERS[_name] = (
+        f"#pragma once\n#if __has_include(<cuda/std/{_name}>)\n#include <cuda/std/{_name}>\n"
+        "namespace cuda { namespace std { } }\nnamespace std { using namespace cuda::std; }\n#endif\n"
+    )
+HEADERS["algorithm"] = "#pragma once\n#include <utility>\n#include <functional>\n"
+# There are no streams: what headers' own operators << need so as to be parsed.
+HEADERS["iosfwd"] = """#pragma once
+namespace std {
+class istream;
+class ostream {
+ public:
+  template <class T> __device__ ostream &operator<<(const T &) { return *this; }
+};
+}
+"""
+# Those of hosts alone: a kernel that uses what is in them hears of it by the name of what it uses.
+for _name in ("ostream", "iostream", "sstream"):
+    HEADERS[_name] = "#pragma once\n#include <iosfwd>\n"
+for _name in ("map", "mutex", "new", "set", "stdexcept", "string", "vector", "version"):
+    HEADERS[_name] = "#pragma once\n"
+
+# The driver's interface is the host's; CUDA_VERSION is what device code asks of it.
+HEADERS["cuda.h"] = """#pragma once
+#include <cuda_runtime_api.h>
+#define CUDA_VERSION CUDART_VERSION
+"""
+# CUB uses std:: without including it, and marks functions as the host's, which NVRTC refuses even where
+# nobody calls them. Other words for its file's name find the file itself.
+HEADERS["cub/config.cuh"] = """#pragma once
+#include <type_traits>
+#include <cstdint>
+#ifndef CUB_RUNTIME_FUNCTION
+#define CUB_RUNTIME_FUNCTION __host__ __device__
+#endif
+#include <cub/../cub/config.cuh>
+"""
+# All of CUB but its calls for hosts (cub/device), which launch kernels.
+_CUB = [
+    "block/block_adjacent_difference",
+    "block/block_discontinuity",
+    "block/block_exchange",
+    "block/block_histogram",
+    "block/block_load",
+    "block/block_merge_sort",
+    "block/block_radix_rank",
+    "block/block_radix_sort",
+    "block/block_reduce",
+    "block/block_run_length_decode",
+    "block/block_scan",
+    "block/block_store",
+    "grid/grid_even_share",
+    "grid/grid_mapping",
+    "grid/grid_queue",
+    "iterator/arg_index_input_iterator",
+    "iterator/cache_modified_input_iterator",
+    "iterator/cache_modified_output_iterator",
+    "iterator/constant_input_iterator",
+    "iterator/counting_input_iterator",
+    "iterator/discard_output_iterator",
+    "iterator/transform_input_iterator",
+    "thread/thread_load",
+    "thread/thread_operators",
+    "thread/thread_reduce",
+    "thread/thread_scan",
+    "thread/thread_search",
+    "thread/thread_store",
+    "util_ptx",
+    "util_type",
+    "warp/warp_exchange",
+    "warp/warp_load",
+    "warp/warp_merge_sort",
+    "warp/warp_reduce",
+    "warp/warp_scan",
+    "warp/warp_store",
+]
+HEADERS["cub/cub.cuh"] = "#pragma once\n#include <cub/config.cuh>\n" + "".join(
+    f"#if __has_include(<cub/{_name}.cuh>)\n#include <cub/{_name}.cuh>\n#endif\n" for _name in _CUB
+)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import gpudisagg
 from gpudisagg import DeviceFault
+from tests.client.conftest import in_place
 
 PATIENCE = 60.0
 ARRAYS, SHARED, LOCAL = 3, 96, 40
@@ -169,12 +170,14 @@ def test_the_first_bad_access_of_any_kernel_is_found(
         array = device[int(step.where)]
         assert fault.address == array.ptr + at
         if at % step.size == 0 and at >= array.nbytes:
-            assert (
-                f", {at - array.nbytes} bytes past the end of uint8[{array.nbytes}] made at" in fault.reason
-            )
+            beyond = at - array.nbytes
+            far = f"{beyond} bytes" if beyond else "just"
+            assert f", {far} past the end of uint8[{array.nbytes}] made at" in fault.reason
         elif at % step.size == 0 and at < 0 and -at >= step.size:
             # Before the first array is nothing, or what is free behind another.
-            assert re.search(r", \d+ bytes (before|past the end of) uint8\[\d+\] made at", fault.reason)
+            assert re.search(
+                r", (just|\d+ bytes) (before|past the end of) uint8\[\d+\] made at", fault.reason
+            )
 
 
 SOURCE = r"""
@@ -217,6 +220,13 @@ extern "C" __global__ void shuffled(int *x, int n) {
   v = __shfl_xor_sync(~0u, v, 1);
   x[v] = threadIdx.x;                                       // line 39
 }
+typedef int (*Function)(int);
+__device__ __noinline__ int one(int x) { return 1; }
+__device__ __noinline__ int two(int x) { return 2; }
+__device__ Function functions[2] = {one, two};
+extern "C" __global__ void pointed(int *out, int i, unsigned long long wild) {
+  out[0] = (wild ? (Function)wild : functions[i])(i);
+}
 """
 
 
@@ -242,11 +252,11 @@ def fault_of(server: str, source: bytes, kernel: str, *, i: int, n: int = 1, thr
 @pytest.mark.parametrize(
     ("kernel", "good", "bad", "words"),
     [
-        ("inlined", 0, 1, "invalid global read of 4 bytes .*0 bytes past the end of int32.1. made at "
+        ("inlined", 0, 1, "invalid global read of 4 bytes .*just past the end of int32.1. made at "
                           "test_check.py:.*; line 7, inlined at line 10, "),
         ("called", 15, 16, "invalid local read of 4 bytes .*; line 13, "),
-        ("variable", 99, 100, "0 bytes past the end of the variable table .400 bytes.; line 20, "),
-        ("constant", 9, 10, "0 bytes past the end of the variable weights .40 bytes.; line 21, "),
+        ("variable", 99, 100, "just past the end of the variable table .400 bytes.; line 20, "),
+        ("constant", 9, 10, "just past the end of the variable weights .40 bytes.; line 21, "),
         ("dynamic", 15, 16, "invalid shared write of 4 bytes .*, 0 bytes past the end of the block's 64 "
                             "bytes of shared memory; line 24, "),
         ("dynamic", 0, -1, "4 bytes before the block's 64 bytes of dynamic shared memory; line 24, "),
@@ -287,6 +297,43 @@ def test_a_freed_array_is_known_by_name(server: str, source: bytes) -> None:
             gpu.synchronize()
 
 
+def test_freed_memory_is_not_used_again_at_once(server: str, source: bytes) -> None:
+    with gpudisagg.connect(server, timeout=PATIENCE, check=True) as gpu:
+        add = gpu.compile(source)["add"]
+        gone = gpu.zeros(100, np.int32)
+        pointer = gone.ptr
+        del gone
+        others = [gpu.zeros(100, np.int32) for _ in range(20)]
+        assert all(other.ptr + other.nbytes <= pointer or pointer + 400 <= other.ptr for other in others)
+        add[1, 1](pointer, 99)
+        with pytest.raises(DeviceFault, match=r"in int32\[100\] made at .* \(400 bytes\), which was freed"):
+            gpu.synchronize()
+
+
+def test_a_call_through_a_wild_pointer(server: str, source: bytes) -> None:
+    with gpudisagg.connect(server, timeout=PATIENCE, check=True) as gpu:
+        pointed = gpu.compile(source)["pointed"]
+        out = gpu.zeros(1, np.int32)
+        for which, wanted in [(0, 1), (1, 2)]:
+            pointed[1, 1](out, which, np.uint64(0))
+            assert out.get()[0] == wanted
+        pointed[1, 1](out, 0, np.uint64(out.ptr))
+        with pytest.raises(DeviceFault, match=r"invalid call of 0x[0-9a-f]+, where the module has no"):
+            gpu.synchronize()
+
+
+def test_the_environment_asks_for_checks(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, check, wanted in [
+        ("1", None, True),
+        ("0", None, False),
+        ("", None, False),
+        ("1", False, False),
+    ]:
+        monkeypatch.setenv("GPUDISAGG_CHECK", value)
+        with gpudisagg.connect(server, timeout=PATIENCE, check=check) as gpu:
+            assert gpu.checked is wanted
+
+
 def test_null_and_wild_pointers(server: str, source: bytes) -> None:
     for pointer, words in [(None, "through a null pointer"), (1 << 60, "far from any array")]:
         with gpudisagg.connect(server, timeout=PATIENCE, check=True) as gpu:
@@ -295,6 +342,7 @@ def test_null_and_wild_pointers(server: str, source: bytes) -> None:
                 gpu.synchronize()
 
 
+@in_place
 def test_host_arrays_have_bounds_too(server: str, source: bytes) -> None:
     with gpudisagg.connect(server, timeout=PATIENCE, check=True) as gpu:
         add = gpu.compile(source)["add"]
@@ -303,7 +351,7 @@ def test_host_arrays_have_bounds_too(server: str, source: bytes) -> None:
         gpu.synchronize()
         assert x.tolist() == [0, 0, 0, 0, 1]
         add[1, 1](x, 5)
-        with pytest.raises(DeviceFault, match=r"0 bytes past the end of int32\[5\] made at"):
+        with pytest.raises(DeviceFault, match=r"just past the end of int32\[5\] made at"):
             gpu.synchronize()
 
 

@@ -228,6 +228,14 @@ static void launch_too_deep_a_block(rig *r) { LAUNCH_WITH(m.block[2] = 65); }
 static void launch_too_many_threads(rig *r) { LAUNCH_WITH(m.block[0] = m.block[1] = 64); }
 static void launch_too_much_shared(rig *r) { LAUNCH_WITH(m.shared = 163 * 1024 + 1); }
 static void launch_all_shared(rig *r) { LAUNCH_WITH(m.shared = UINT32_MAX); }
+static void launch_more_blocks_than_can_meet(rig *r)
+{
+  LAUNCH_WITH(m.flags = GPUD_LAUNCH_COOPERATIVE; m.grid[0] = GPUD_MAX_COOPERATIVE_BLOCKS + 1);
+}
+static void launch_far_more_blocks_than_can_meet(rig *r)
+{
+  LAUNCH_WITH(m.flags = GPUD_LAUNCH_COOPERATIVE; m.grid[0] = 0x7fffffff; m.grid[1] = m.grid[2] = 65535);
+}
 static void launch_on_no_stream(rig *r)
 {
   gpud_msg_launch m = right(r);
@@ -348,6 +356,8 @@ static const refusal refusals[] = {
   REFUSED(launch_too_many_threads, INVALID),
   REFUSED(launch_too_much_shared, INVALID),
   REFUSED(launch_all_shared, INVALID),
+  REFUSED(launch_more_blocks_than_can_meet, INVALID),
+  REFUSED(launch_far_more_blocks_than_can_meet, INVALID),
   REFUSED(launch_on_no_stream, NOT_FOUND),
   REFUSED(launch_with_too_few_parameters, INVALID),
   REFUSED(launch_with_too_many_parameters, INVALID),

@@ -93,6 +93,7 @@ def kernel_info(count: int, name_size: int, rest: bytes) -> bytes:
 
 PARAM = struct.pack("<HHHH", 0, 8, 0, 0)
 LAUNCH = struct.pack("<IHH3I3HHI", 1, 0, 4, 1, 1, 1, 32, 1, 1, 0, 0)
+FLAGGED = [struct.pack("<IHH3I3HHI", 1, 0, 0, 1, 1, 1, 32, 1, 1, flags, 0) for flags in (1, 2)]
 LOAD = struct.pack("<IIQQ", 1, 1, 0, 100)
 NEAR_MISSES: dict[str, tuple[int, int, bytes, bytes]] = {
     # name: (direction, op, a body that passes, one that must not)
@@ -148,6 +149,7 @@ NEAR_MISSES: dict[str, tuple[int, int, bytes, bytes]] = {
     "a NUL in a reason": (REPLY, wire.OP_FAULT, bytes(48) + b"why", bytes(48) + b"w\0y"),
     "parameters shorter than said": (COMMAND, wire.OP_LAUNCH, LAUNCH + b"1234", LAUNCH + b"123"),
     "parameters longer than said": (COMMAND, wire.OP_LAUNCH, LAUNCH + b"1234", LAUNCH + b"12345"),
+    "a launch's flag nobody defined": (COMMAND, wire.OP_LAUNCH, *FLAGGED),
     "options without an end": (COMMAND, wire.OP_MODULE_LOAD, LOAD + b"-O3\0", LOAD + b"-O3"),
     "options longer than any": (
         COMMAND,

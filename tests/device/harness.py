@@ -18,7 +18,7 @@ from gpudisagg.device import KernelCode, LoadedModule
 from gpudisagg.device.cpu.compiler import CpuCompiler
 
 KERNELS = Path(__file__).parent / "kernels"
-CONTEXT_BYTES = 128
+CONTEXT_BYTES = 192
 _PRINT_FIELD = 72
 PRINT = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
@@ -80,6 +80,7 @@ class Launch:
     ) -> None:
         threads = block[0] * block[1] * block[2]
         assert threads <= kernel.max_threads
+        self.kernel = kernel
         self.blocks = grid[0] * grid[1] * grid[2]
         self.arguments = arguments
         self.params = _aligned(max(kernel.params_size, 1), 0)

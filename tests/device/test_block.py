@@ -164,6 +164,28 @@ def test_named_barriers_with_counts() -> None:
     np.testing.assert_array_equal(out, [1] * 32 + [7] * 32)
 
 
+WAITS_IN_A_LOOP = b"""
+extern "C" __global__ void k(int *flag, int *out) {
+  __shared__ int word;
+  if (threadIdx.x == 0) {
+    while (*(volatile int *)flag < (int)blockDim.x / 32 - 1) {
+    }
+    word = 5;
+  } else if (threadIdx.x % 32 == 0) {
+    atomicAdd(flag, 1);
+  }
+  __syncwarp();
+  out[threadIdx.x] = threadIdx.x < 32 ? word : 7;
+}"""
+
+
+@pytest.mark.parametrize("warps", [1, 2, 5])
+def test_a_warp_waits_for_its_lane_that_waits_in_a_loop(warps: int) -> None:
+    flag, out = np.zeros(1, np.int32), np.zeros(32 * warps, np.int32)
+    launch(compiler().load(WAITS_IN_A_LOOP).kernels["k"], 1, 32 * warps, flag, out)
+    assert out.tolist() == [5] * 32 + [7] * (32 * warps - 32)
+
+
 def test_indexed_branches() -> None:
     out = gather(
         """mov.u32 %r2, %tid.x; rem.u32 %r2, %r2, 3; ts: .branchtargets a, b, c; brx.idx %r2, ts;
@@ -184,6 +206,38 @@ def test_special_registers() -> None:
     assert get("%lanemask_ge") == [(0xFFFFFFFF << t % 32) & 0xFFFFFFFF for t in range(70)]
     assert get("WARP_SZ") == [32] * 70
     assert get("%ntid.x") == [70] * 70 and get("%ctaid.y") == [0] * 70
+
+
+@pytest.mark.parametrize("threads", [1, 64])
+def test_reserved_shared_memory_is_zero_in_each_block_and_nobody_elses(threads: int) -> None:
+    """Where cooperative groups keep their barriers: `threads` are a loop, or wait for one another."""
+    wait = "bar.sync 0;" if threads > 1 else ""
+    ptx = f"""{HEADER} .visible .entry k(.param .u64 p) {{ .reg .u32 %r<9>; .reg .u64 %rd<4>;
+        .shared .align 4 .b8 own[256];
+        mov.u32 %r0, %reserved_smem_offset_1;
+        mov.u32 %r1, own;
+        mov.u32 %r2, %reserved_smem_offset_end;
+        mov.u32 %r3, %tid.x;
+        shl.b32 %r4, %r3, 2;
+        add.u32 %r5, %r1, %r4;
+        st.shared.u32 [%r5], -1;
+        {wait}
+        add.u32 %r5, %r0, %r4;
+        ld.shared.u32 %r6, [%r5];
+        st.shared.u32 [%r5], 77;
+        setp.lt.u32 %p1, %r1, %r2;
+        selp.u32 %r7, 1000, 0, %p1;
+        add.u32 %r6, %r6, %r7;
+        ld.param.u64 %rd0, [p];
+        mov.u32 %r8, %ctaid.x;
+        mov.u32 %r7, %ntid.x;
+        mad.lo.u32 %r8, %r8, %r7, %r3;
+        mul.wide.u32 %rd1, %r8, 4;
+        add.u64 %rd0, %rd0, %rd1;
+        st.global.u32 [%rd0], %r6; }}""".replace(".reg .u64", ".reg .pred %p<2>; .reg .u64", 1)
+    out = np.full((3, threads), -1, np.int32)
+    launch(compiler().load(ptx.encode()).kernels["k"], 3, threads, out)
+    assert (out == 0).all()
 
 
 def test_predicated_everything() -> None:

@@ -72,7 +72,7 @@ def test_functions_print_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "advice"), [("malloc", "allocate before"), ("cudaLaunchDeviceV2", "from the host")]
+    ("name", "advice"), [("cudaLaunchDeviceV2", "from the host"), ("cudaGetParameterBuffer", "from the host")]
 )
 def test_what_the_runtime_does_not_have_is_refused(name: str, advice: str) -> None:
     text = HEADER + f".extern .func (.param .b64 r) {name} (.param .b64 n);\n.entry k() {{\n"

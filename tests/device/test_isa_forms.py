@@ -20,13 +20,6 @@ REFUSED = (
     "mma.sync.aligned.m8n8k4.row.row.f32.f16",
     "mma.sync.aligned.m8n8k4.row.col.f32.f16",
     "mma.sync.aligned.m8n8k4.col",
-    "vadd",
-    "vsub",
-    "vabsdiff",
-    "vmin",
-    "vshl",
-    "vmad",
-    "vset",
 )
 CHAPTERS = forms()
 # The other chapters' forms are run, in `test_models_agree.py`.

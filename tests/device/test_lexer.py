@@ -32,6 +32,14 @@ def test_numbers(number: str) -> None:
     assert (token.kind, token.text) == (TokenKind.NUMBER, number)
 
 
+def test_the_numbers_of_a_table_are_one_token() -> None:
+    row = ", ".join(str(n) for n in range(20))
+    tokens = tokenize("{" + row + ", -1, 017, 0x2}")
+    kinds = [(t.kind, t.text) for t in tokens[1:3]]
+    assert kinds == [(TokenKind.ROW, row + ", "), (TokenKind.PUNCTUATION, "-")]
+    assert texts("{1, 2, 3}") == ["{", "1", ",", "2", ",", "3", "}"]
+
+
 def test_lines_are_counted_through_comments() -> None:
     tokens = tokenize("a // one\n/* two\nthree */ b\n@@DWARF junk\nc")
     assert [(t.text, t.line) for t in tokens] == [("a", 1), ("b", 3), ("c", 5), ("", 5)]

@@ -185,6 +185,15 @@ def test_carries_chain() -> None:
         )
 
 
+def test_a_difference_carries_out_that_it_did_not_borrow() -> None:
+    a, b = edge_integers(32)
+    text = "sub.cc.u32 %r8, %a, %b; addc.u32 %out, 0, 0; "
+    np.testing.assert_array_equal(elementwise(text, [a, b], np.uint32), a >= b)
+    # What isn't .cc leaves the flag alone.
+    text += "addc.u32 %r9, %a, %a; subc.u32 %out, 0, 0;"
+    np.testing.assert_array_equal(elementwise(text, [a, b], np.uint32), np.where(a >= b, 0, 2**32 - 1))
+
+
 def test_dot_products_of_bytes() -> None:
     a, b = edge_integers(32)
     out = elementwise("dp4a.s32.u32 %out, %a, %b, 7;", [a, b], np.int32)

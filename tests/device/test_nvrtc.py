@@ -6,16 +6,48 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
-from gpudisagg.device import nvrtc
+from gpudisagg.device import CompileError, nvrtc
 from gpudisagg.device.cpu.names import base_name
 from tests.device.harness import compiler, launch
 
+HEADERS = [
+    "cub/cub.cuh stdint.h limits.h cooperative_groups.h cooperative_groups/reduce.h mma.h cuda.h",
+    "cuda_runtime.h cuda_fp16.h cuda_bf16.h cuda_fp8.h cuComplex.h cuda/atomic cuda/barrier cuda/pipeline "
+    "cuda/std/complex algorithm array atomic complex functional iterator limits numeric optional iostream "
+    "map memory string tuple type_traits utility vector cstdint cooperative_groups/memcpy_async.h",
+]
 
-def test_headers_are_found() -> None:
-    headers = ("cuda_fp16.h", "cuda_bf16.h", "cuda/std/type_traits")
-    source = "".join(f"#include <{header}>\n" for header in headers).encode() + b"__global__ void k() {}"
+
+@pytest.mark.parametrize("headers", HEADERS, ids=["cub", "others"])
+def test_headers_are_found(headers: str) -> None:
+    source = (
+        "".join(f"#include <{header}>\n" for header in headers.split()).encode() + b"__global__ void k() {}"
+    )
     assert b".entry" in nvrtc.compile_to_ptx(source)
+
+
+def test_names_of_the_standard_library_are_those_of_libcudacxx() -> None:
+    source = b"""
+    #include <array>
+    #include <limits>
+    #include <type_traits>
+    #include <utility>
+    #include <cuda/std/array>
+    template <typename T> __global__ void k(T *x) {
+      static_assert(std::is_floating_point<T>::value);
+      static_assert(std::is_same_v<std::array<T, 2>, cuda::std::array<T, 2>>);
+      std::array<T, 2> both{std::numeric_limits<T>::max(), std::numeric_limits<T>::lowest()};
+      auto pair = std::make_pair(both[0], std::move(both[1]));
+      x[0] = pair.first;
+      x[1] = pair.second;
+    }
+    template __global__ void k<float>(float *);
+    """
+    out = np.zeros(2, np.float32)
+    launch(compiler().load(source).kernels["k"], 1, 1, out)
+    assert out.tolist() == [np.finfo(np.float32).max, np.finfo(np.float32).min]
 
 
 def test_options_reach_the_compiler() -> None:
@@ -97,3 +129,15 @@ def test_headers_that_programs_include_out_of_habit() -> None:
     launch(module.kernels["k"], 1, 1, out, np.uint64(16), np.int32(3))
     module.close()
     assert out.tolist() == [4 + 8 + 1 + 1, float(np.float32(1.1920929e-07)) * math.pi + 16, 1]
+
+
+def test_what_nvcc_has_without_being_asked() -> None:
+    source = b"""extern "C" __global__ void k(float *x, unsigned __int128 *y, const uint8_t *z) {
+      x[0] = INFINITY + FLT_MAX + M_PI + INT_MAX; *y *= *z; }"""
+    assert b".entry k" in nvrtc.compile_to_ptx(source)
+    with pytest.raises(CompileError) as caught:
+        nvrtc.compile_to_ptx(b"__global__ void k(float *x) { x[0] = INFINITY + MISSING; }", name="mine")
+    assert "mine.cu(1)" in str(caught.value) and "INFINITY" in caught.value.log
+    # Names of a program's own come first.
+    own = b"const float M_PI = 3; __global__ void k(float *x) { x[0] = M_PI; }"
+    assert b"40400000" in nvrtc.compile_to_ptx(own).lower() or b"1077936128" in nvrtc.compile_to_ptx(own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -157,3 +158,50 @@ def real_ptx() -> str:
     if not _REAL:
         _REAL.append(nvrtc.compile_to_ptx((KERNELS / "misc.cu").read_bytes()).decode())
     return _REAL[0]
+
+
+def programs() -> list[str]:
+    """Small modules of other compilers, to be mutated."""
+    folder = KERNELS.parent.parent / "programs"
+    texts = [path.read_text() for path in sorted(folder.rglob("*.ptx"))]
+    return [text for text in texts if len(text) < 8000]
+
+
+PARTS = ["u32", "f32", "s64", "b16", "f16x2", "v2", "v4", "pred", "shared", "param", "cc", "rz", "wide", "x4"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_mutated_programs(data: st.DataObject) -> None:
+    if not _PROGRAMS:
+        _PROGRAMS.extend([SAMPLE, *programs()])
+    lines = data.draw(st.sampled_from(_PROGRAMS)).splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(3, len(lines) - 1))
+        kind = data.draw(st.sampled_from(["drop", "repeat", "operand", "part", "number"]))
+        if kind == "drop":
+            lines[at] = ""
+        elif kind == "repeat":
+            lines.insert(at, lines[data.draw(st.integers(3, len(lines) - 1))])
+        elif kind == "operand":
+            words = lines[at].split(",")
+            del words[data.draw(st.integers(0, len(words) - 1))]
+            lines[at] = ",".join(words) + ";"
+        elif kind == "part":
+            words = lines[at].split(".")
+            words[data.draw(st.integers(0, len(words) - 1))] = data.draw(st.sampled_from(PARTS))
+            lines[at] = ".".join(words)
+        else:
+            number = data.draw(st.sampled_from([0, 31, 33, 255, 2**31, 2**32, 2**63, 2**64, 10**30]))
+            lines[at] = re.sub(r"\d+", str(number), lines[at], count=1)
+    settled("\n".join(lines).encode())
+
+
+_PROGRAMS: list[str] = []
+
+
+@pytest.mark.parametrize("statement", ["@%p1 bra;", "bra;", "add.s64 %rd1, %rd1;", "add.s64 %rd1;"])
+def test_missing_operands(statement: str) -> None:
+    source = SAMPLE.replace("again:", f"again: {statement}")
+    with pytest.raises(CompileError):
+        translate(parse(source))

@@ -44,7 +44,10 @@ COMMANDS: dict[int, tuple[Any, str, tuple[st.SearchStrategy[Any], ...]]] = {
     wire.OP_LAUNCH: (
         wire.Launch,
         "launch",
-        (u32, u16, triple32, triple16, u32, st.binary(max_size=wire.MAX_PARAMS)),
+        (
+            *(u32, u16, triple32, triple16, u32, st.binary(max_size=wire.MAX_PARAMS)),
+            st.sampled_from([0, wire.LAUNCH_COOPERATIVE]),
+        ),
     ),
     wire.OP_EVENT_RECORD: (wire.EventRef, "event_ref", (u32,)),
     wire.OP_EVENT_WAIT: (wire.EventRef, "event_ref", (u32,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpudisagg.device.cpu import ast
+from gpudisagg.device.cpu.spinning import spins_of
 from gpudisagg.device.errors import CompileError
 
 # Instructions that wait for other threads.
@@ -107,13 +108,20 @@ class CallGraph:
         """Whether running the function can wait for other threads, or ends the thread."""
         known = self._waits.get(name)
         if known is None:
+            reached = self.reachable(name)
             known = any(
                 waits_for_threads(ins) or (ins.opcode == "exit" and not self.module.functions[f].entry)
-                for f in self.reachable(name)
+                for f in reached
                 for ins in _instructions(self.module.functions[f])
             )
+            # What waits in a loop lets others run if it can be inlined, else it can't.
+            recursive = any(name in self.reachable(c) for c in self._calls[name])
+            known = known or (not recursive and self._spin(reached))
             self._waits[name] = known
         return known
+
+    def _spin(self, names: set[str]) -> bool:
+        return any(spins_of(self.module.functions[name]).others for name in names)
 
     def check_recursion(self, name: str, line: int) -> None:
         """Functions that wait are inlined, so they can't be recursive."""
@@ -122,10 +130,9 @@ class CallGraph:
 
     def needs(self, kernel: ast.Function) -> Needs:
         """What decides a kernel's execution model."""
-        waits = any(
-            waits_for_threads(ins)
-            for f in self.reachable(kernel.name)
-            for ins in _instructions(self.module.functions[f])
+        reached = self.reachable(kernel.name)
+        waits = self._spin(reached) or any(
+            waits_for_threads(ins) for f in reached for ins in _instructions(self.module.functions[f])
         )
         independent = not waits
         for ins in _instructions(kernel):

@@ -10,10 +10,13 @@ from gpudisagg.device.cpu.types import ScalarType
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A register by its resolved name, or a special register such as `%tid.x`."""
+    """A register by its resolved name, or a special register such as `%tid.x`. `part`: the bytes or halfwords
+    that a video instruction takes of it ("b0", "h10").
+    """
 
     name: str
     negated: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,12 @@ from gpudisagg.device.errors import CompileError
 MAX_REGISTERS = 1 << 18
 _SPACES = frozenset({"local", "shared", "param", "global", "const"})
 _TEXTURES = frozenset({"tex", "tld4", "suld", "sust", "sured", "cp", "multimem", "tensormap", "tcgen05"})
+# Their operands may be parts of registers.
+_VIDEO = frozenset({"vadd", "vsub", "vabsdiff", "vmin", "vmax", "vshl", "vshr", "vmad", "vset"}) | frozenset(
+    f"{name}{count}"
+    for name in ("vadd", "vsub", "vavrg", "vabsdiff", "vmin", "vmax", "vset")
+    for count in (2, 4)
+)
 _Scope = tuple[int, ...]
 
 
@@ -220,6 +226,12 @@ class BodyParser:
             if not isinstance(first, Register):
                 raise cursor.error("'!' takes a predicate")
             return replace(first, negated=True)
+        if self.opcode == "vmad" and cursor.at("-") and cursor.peek().kind is TokenKind.WORD:
+            cursor.advance()
+            first = self.name_operand()
+            if not isinstance(first, Register):
+                raise cursor.error("'-' takes a register")
+            return replace(first, negated=True)
         first = self.name_operand() if cursor.token.kind is TokenKind.WORD else self.constant_operand()
         if cursor.accept("|"):
             return Pair(first, self.operand(depth + 1))
@@ -247,8 +259,8 @@ class BodyParser:
             return Integer(32)
         unique = self.lookup(name)
         if unique is not None and unique in self.registers:
-            if self.opcode.startswith("v") and cursor.token.kind is TokenKind.DOTTED:
-                cursor.advance()  # a part of a video instruction's operand
+            if self.opcode in _VIDEO and cursor.token.kind is TokenKind.DOTTED:
+                return Register(unique, part=cursor.advance().text)
             return Register(unique)
         if name.startswith("%") and unique is None:
             # A special register; the vector ones have a component.

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpudisagg.device.cpu import ast
+from gpudisagg.device.cpu.analysis import indirect_arguments
 from gpudisagg.device.cpu.emitter import INVARIANT, ModuleText, Value
 from gpudisagg.device.cpu.sources import Place, SourceLines
-from gpudisagg.device.cpu.types import PRED, TYPES, U32
+from gpudisagg.device.cpu.types import PRED, TYPES, U32, U64
 from gpudisagg.device.errors import CompileError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # gpud_kernel_context, by offset.
 _CHECK, _CHECKED = 112, 120
 _SPACES = ("global", "shared", "local", "const", "param", "generic")
-_READ, _WRITE, _ATOMIC = 0, 1, 2
+_READ, _WRITE, _ATOMIC, _CALL = 0, 1, 2, 3
 _FRAME = "%check.frame"
 # Bytes to leave between variables, so that past the end of one isn't in the next.
 MARGIN = 512
@@ -32,6 +33,8 @@ _HARMLESS = frozenset(
     {"prefetch", "prefetchu", "applypriority", "discard", "cvta", "isspacep", "mov", "call", "createpolicy",
      "mapa", "getctarank"}
 )  # fmt: skip
+# Those whose lowering knows where each lane's elements are, and calls `Checks.touch`.
+_TOUCHING = frozenset({"wmma"})
 _SIMPLE = {"ld": (1, _READ), "ldu": (1, _READ), "st": (0, _WRITE), "atom": (1, _ATOMIC), "red": (0, _ATOMIC)}
 _WIDTHS = {"v2": 2, "v4": 4, "v8": 8}
 _MBARRIER = 8
@@ -50,19 +53,18 @@ class Access:
     counted: ast.Operand | None = None  # the bytes, where the program says how many
 
 
-def accesses(instruction: ast.Instruction) -> list[Access]:
-    """What the instruction reads and writes in memory. CompileError: not known."""
-    addresses = [o for o in instruction.operands if isinstance(o, ast.Address)]
-    if not addresses or instruction.opcode in _HARMLESS:
-        return []
+def space_of(instruction: ast.Instruction) -> str:
+    """The state space that the instruction names."""
     named = [m.partition("::")[0] for m in instruction.modifiers]
-    space = next((m for m in named if m in _SPACES), "generic")
-    found = _known(instruction, addresses, space)
-    if not found:
-        raise CompileError(
-            f"{instruction.text} isn't checked yet: connect without check=True", line=instruction.line
-        )
-    return found
+    return next((m for m in named if m in _SPACES), "generic")
+
+
+def accesses(instruction: ast.Instruction) -> list[Access] | None:
+    """What the instruction reads and writes in memory; None: not known."""
+    addresses = [o for o in instruction.operands if isinstance(o, ast.Address)]
+    if not addresses or instruction.opcode in _HARMLESS | _TOUCHING:
+        return []
+    return _known(instruction, addresses, space_of(instruction)) or None
 
 
 def _known(instruction: ast.Instruction, addresses: list[ast.Address], space: str) -> list[Access]:
@@ -113,14 +115,32 @@ class Checks:
         """Emits the checks of an instruction, under its guard."""
         if instruction.opcode == "call":
             self._announce(low)
-        for access in accesses(instruction):
+            self._callee(low, instruction)
+        for access in accesses(instruction) or ():
             if not self._needless(low, access):
                 self._check(low, instruction, access)
+
+    def after(self, instruction: ast.Instruction) -> None:
+        """Once it is lowered, so isn't refused for what it is. CompileError: it touches memory unchecked."""
+        if accesses(instruction) is None:
+            raise CompileError(
+                f"{instruction.text} isn't checked yet: connect without check=True", line=instruction.line
+            )
+
+    def touch(
+        self, low: Lowering, instruction: ast.Instruction, pointer: Value, size: int, *, writes: bool
+    ) -> None:
+        """Emits the check of one element of a thread's, at a pointer that the lowering made."""
+        space = space_of(instruction)
+        operand = next(o for o in instruction.operands if isinstance(o, ast.Address))
+        access = Access(operand, space, _WRITE if writes else _READ, size, size)
+        address = low.em.cast("ptrtoint", pointer, "i64")
+        self._ask(low, instruction, access, address, low.em.const("i64", size))
 
     def finish(self, low: FunctionLowering) -> None:
         """Once the function is written: the record of its .local variables, made when it is entered."""
         em = low.em
-        ranges = low.local_ranges()
+        ranges = [*low.local_ranges(), *low.argument_ranges()]
         em.entry.insert(0, f"  {_FRAME} = alloca [{3 + 2 * len(ranges)} x i64], align 8")
         frame = Value(_FRAME, "ptr")
         code, em.code = em.code, em.entry
@@ -142,6 +162,25 @@ class Checks:
         """Tells a function that is called what of .local its callers have."""
         low.em.store(Value(_FRAME, "ptr"), self._checked(low), 8)
 
+    def _callee(self, low: FunctionLowering, instruction: ast.Instruction) -> None:
+        """A call through a pointer: of one of the functions that it may mean."""
+        counts = indirect_arguments(instruction)
+        if counts is None:
+            return
+        em = low.em
+        target = next(o for o in instruction.operands if isinstance(o, ast.Register))
+        address = low.read(target, U64)
+        good = em.new_label("callee")
+        for function in low.candidates(*counts):
+            name = Value(low.layout.function_address(function.name, instruction.line), "ptr", True)
+            other = em.new_label("other")
+            em.branch_if(em.icmp("eq", address, em.cast("ptrtoint", name, "i64")), good, other)
+            em.place(other)
+        access = Access(ast.Address(target, 0), "generic", _CALL, 1, 1)
+        self._ask(low, instruction, access, address, em.const("i64", 1))
+        em.branch(good)
+        em.place(good)
+
     def _needless(self, low: FunctionLowering, access: Access) -> bool:
         """Parameters by name: their bounds are known, and the lowering sees to them."""
         base = access.operand.base
@@ -159,15 +198,21 @@ class Checks:
         size = em.const("i64", access.size)
         if access.counted is not None:
             size = self._counted(low, access.counted, size)
+        self._ask(low, instruction, access, address, size)
+        if done is not None:
+            em.branch(done)
+            em.place(done)
+
+    def _ask(
+        self, low: Lowering, instruction: ast.Instruction, access: Access, address: Value, size: Value
+    ) -> None:
+        em = low.em
         check = em.load("ptr", em.offset(Value("%ctx", "ptr"), _CHECK), 8, metadata=INVARIANT)
         site = self._site(instruction, access)
         em.line(
             f"call void {check.text}(ptr %ctx, {address.typed}, {size.typed}, {low.linear().typed}, "
             f"ptr {site}, ptr {_FRAME})"
         )
-        if done is not None:
-            em.branch(done)
-            em.place(done)
 
     def _counted(self, low: FunctionLowering, operand: ast.Operand, most: Value) -> Value:
         """The bytes a copy reads of those it writes; none where a predicate says so."""

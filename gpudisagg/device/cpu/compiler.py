@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from gpudisagg.device.cpu.jit import Jit, LinkedCode
 
 _REMEMBERED = 256
+# In sources whose kernels may stop at an instruction that says so: its line is worth having.
+_STOPS = (b"trap", b"cooperative_groups", b"free(", b"delete")
 _LINES = frozenset({"-lineinfo", "--generate-line-info", "-G", "--device-debug"})
 
 
@@ -136,7 +138,8 @@ class CpuCompiler:
     ) -> _Compiled:
         kind = classify(image)
         if kind is ImageKind.CUDA:
-            if check and not _LINES.intersection(options):
+            stops = any(word in image for word in _STOPS)
+            if (check or stops) and not _LINES.intersection(options):
                 options = (*options, "-lineinfo")
             ptx = nvrtc.compile_to_ptx(image, options=options, name=name)
         elif kind is ImageKind.PTX:
@@ -144,8 +147,8 @@ class CpuCompiler:
         else:
             ptx = extract_ptx(image)
         module = parse(ptx)
-        lines = SourceLines(ptx.rstrip(b"\0").decode(), f"{name}.cu") if check else None
-        translation = translate(module, lines)
+        lines = SourceLines(ptx.rstrip(b"\0").decode(), f"{name}.cu")
+        translation = translate(module, lines if check else None, lines)
         code = self._jit.compile(translation.loops, translation.warps)
         return _Compiled(code, translation.kernels, translation.variables)
 

@@ -18,6 +18,7 @@ from gpudisagg.device.cpu.emitter import INVARIANT, Emitter, ModuleText, Value, 
 from gpudisagg.device.cpu.functions import ATTRIBUTES, THREAD_PARAMETERS, FunctionLowering, params_size
 from gpudisagg.device.cpu.layout import ModuleLayout, frame_symbol
 from gpudisagg.device.cpu.lowering import context as c
+from gpudisagg.device.cpu.lowering.asynchronous import YIELD
 from gpudisagg.device.cpu.lowering.special import lane, linear
 from gpudisagg.device.cpu.scheduler import (
     AT_BARRIER,
@@ -90,6 +91,11 @@ class CoroutineLowering(FunctionLowering):
         self._suspend(record, AT_PLACE)
         return self.warp_group()
 
+    def pause(self) -> None:
+        """Let the other threads of the block run, and other blocks."""
+        self.block_barrier(self.em.const("i32", YIELD), self.em.const("i32", 1))
+        super().pause()
+
     def block_barrier(self, barrier: Value, count: Value) -> None:
         """Wait at a block barrier."""
         em = self.em
@@ -144,7 +150,7 @@ def coroutine(name: str, ramp: str, parameters: str, size: int, em: Emitter, tai
     cells = [line for line in em.entry if " = alloca " in line]
     first = [line for line in em.entry if " = alloca " not in line]
     return [
-        f"@{blank} = internal constant [{max(size, 128)} x i8] zeroinitializer, align 64",
+        f"@{blank} = internal constant [{max(size, 192)} x i8] zeroinitializer, align 64",
         f"define internal ptr @{ramp}({parameters}, ptr %frame) presplitcoroutine {ATTRIBUTES} {{",
         '"entry":',
         *cells,
@@ -209,7 +215,7 @@ def kernel(layout: ModuleLayout, graph: CallGraph, text: ModuleText, function: a
         *coroutine(name, ramp, parameters, size, em, tail.code),
         f"""define internal void @{quoted(name + ".block")}(\
 ptr noalias align 16 dereferenceable({size}) %params, \
-ptr align 8 dereferenceable(128) %ctx, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
+ptr align 8 dereferenceable(192) %ctx, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
 entry:
   %nx.p = getelementptr i8, ptr %ctx, i64 {c.BLOCK}
   %nx = load i32, ptr %nx.p, align 4
@@ -258,5 +264,5 @@ run:
   call void @gpud.schedule(ptr %scratch, ptr %handles, i32 %n, ptr %thread.p)
   ret void
 }}""",
-        *block_range(name, size),
+        *block_range(text, layout, name, size),
     ]

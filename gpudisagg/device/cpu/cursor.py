@@ -292,6 +292,9 @@ class Cursor:
             return [self.constant()]
         values: list[Initializer] = []
         while not self.accept("}"):
+            if self.token.kind is TokenKind.ROW:
+                values.extend(Integer(int(number)) for number in self.advance().text.split(",")[:-1])
+                continue
             values.extend(self._initializer(depth + 1))
             if not self.at("}"):
                 self.expect(",")

@@ -10,16 +10,20 @@ head of a loop or outside loops.
 from __future__ import annotations
 
 from gpudisagg.device.cpu import ast
-from gpudisagg.device.cpu.analysis import MATRIX_OPERATIONS, CallGraph
+from gpudisagg.device.cpu.analysis import MATRIX_OPERATIONS, WARP_OPERATIONS, CallGraph
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.flow import Block
 from gpudisagg.device.cpu.lane_memory import LaneEmitter
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lockstep import RETURN, LockstepLowering
 from gpudisagg.device.cpu.lowering import handler_of, unsupported
-from gpudisagg.device.cpu.lowering.host import stop
+from gpudisagg.device.cpu.lowering.host import trap_at
+from gpudisagg.device.cpu.spinning import on_workspace, workspace_registers
 from gpudisagg.device.cpu.types import PRED, U32
 from gpudisagg.device.cpu.uniform import Uniformity
+
+# Instructions of a branch's side that is run by the way, in a loop and elsewhere: each costs code.
+SHORT, SHORT_ONCE = 12, 4
 
 
 def _label(form: str, block: int) -> str:
@@ -40,6 +44,7 @@ class WarpLowering(LockstepLowering):
         super().__init__(layout, graph, em, function, plan)
         self.places: dict[int, Value] = {}
         self._live = em.slot("i32")
+        self._workspace = workspace_registers(plan.body)
 
     def body(self) -> None:
         """All blocks in both forms."""
@@ -55,9 +60,11 @@ class WarpLowering(LockstepLowering):
         for index, block in enumerate(flow.blocks):
             self.block = index
             self._whole(index, block)
+            self.block = index
             self._masked(index, block)
 
     def _instructions(self, block: Block) -> None:
+        self.em.looping = self.plan.flow.depth(self.block) > 0
         self._held.clear()
         self.affines.clear()
         for instruction in block.instructions:
@@ -65,6 +72,8 @@ class WarpLowering(LockstepLowering):
             handler = handler_of(instruction)
             if handler is None:
                 raise unsupported(instruction)
+            if instruction.opcode == "ld" and on_workspace(instruction, self._workspace):
+                self.pause()
             found = self.affines.before(self.em, instruction) if self.em.mask is None else None
             handler(self, instruction)
             self.affines.after(instruction, found)
@@ -84,7 +93,7 @@ class WarpLowering(LockstepLowering):
         self._trap()
 
     def _trap(self, line: int = 0) -> None:
-        stop(self, self.first_thread(), self.em.const("i32", line))
+        trap_at(self, line)
         self.em.line("unreachable")
 
     def _whole(self, index: int, block: Block) -> None:
@@ -110,11 +119,48 @@ class WarpLowering(LockstepLowering):
             em.place(mixed)
             em.branch_if(em.icmp("eq", taken, em.const("i32", 0)), labels[1], parted)
             em.place(parted)
+            if self._by_the_way(block, taken):
+                return
             self._go(block.targets[0], taken)
             self._go(block.targets[1], em.invert(taken))
             self._next(set(block.targets))
         else:
             em.branch(labels[0])
+
+    def _by_the_way(self, block: Block, taken: Value) -> bool:
+        """Where the sides of a branch are short and soon together again: run them one after the other with
+        masks, and go on with all 32 lanes.
+        """
+        em, blocks = self.em, self.plan.flow.blocks
+        first, second = block.targets
+        if self._short(first) and blocks[first].targets == [second]:
+            sides, after = [(first, taken)], second
+        elif self._short(second) and blocks[second].targets == [first]:
+            sides, after = [(second, em.invert(taken))], first
+        elif self._short(first) and self._short(second) and blocks[first].targets == blocks[second].targets:
+            sides, after = sorted([(first, taken), (second, em.invert(taken))]), blocks[first].targets[0]
+        else:
+            return False
+        for side, lanes in sides:
+            em.enter(lanes)
+            self.block = side
+            self._instructions(blocks[side])
+        em.branch(_label("whole", after))
+        return True
+
+    def _short(self, index: int) -> bool:
+        block = self.plan.flow.blocks[index]
+        return (
+            block.ends == "jump"
+            and len(block.targets) == 1
+            and block.targets[0] > index
+            and len(block.instructions) <= (SHORT if self.plan.flow.depth(index) else SHORT_ONCE)
+            and not block.waits
+            and index not in self.plan.flow.heads
+            and not any(
+                i.opcode in WARP_OPERATIONS or i.opcode in ("bar", "barrier") for i in block.instructions
+            )
+        )
 
     def _masked(self, index: int, block: Block) -> None:
         em = self.em

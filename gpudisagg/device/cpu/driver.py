@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from gpudisagg.device.cpu.emitter import quoted
-from gpudisagg.device.cpu.layout import kernel_symbol
+from gpudisagg.device.cpu.emitter import ModuleText, quoted
+from gpudisagg.device.cpu.layout import RESERVED_SHARED, ModuleLayout, kernel_symbol
 from gpudisagg.device.cpu.lowering import context as c
 
+# Shared memory that a block of a module with reserved memory finds zero.
+_CLEAR = f"""\
+  %shared.p = getelementptr i8, ptr %ctx, i64 {c.SHARED}
+  %shared = load ptr, ptr %shared.p, align 8
+  call void @llvm.memset.p0.i64(ptr align 16 %shared, i8 0, i64 {RESERVED_SHARED}, i1 false)
+"""
 
-def block_range(name: str, params: int) -> list[str]:
+
+def block_range(text: ModuleText, layout: ModuleLayout, name: str, params: int) -> list[str]:
     """`void f(params, ctx, first_block, block_count)` around `<name>.block`, as kernel_abi.h has it."""
+    clear = ""
+    if layout.reserved:
+        clear = _CLEAR
+        text.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
     return [
         f"""define void @{quoted(kernel_symbol(name))}( \
 ptr noalias align 16 dereferenceable({params}) %params, \
-ptr noalias align 8 dereferenceable(128) %ctx, i64 %first, i64 %count) nounwind null_pointer_is_valid {{
+ptr noalias align 8 dereferenceable(192) %ctx, i64 %first, i64 %count) nounwind null_pointer_is_valid {{
 entry:
   %gx.i = load i32, ptr %ctx, align 4
   %gx = zext i32 %gx.i to i64
@@ -43,7 +54,7 @@ loop:
   store i32 %xi, ptr %bx.p, align 4
   store i32 %yi, ptr %by.p, align 4
   store i32 %zi, ptr %bz.p, align 4
-  call void @{quoted(name + ".block")}(ptr %params, ptr %ctx, i32 %xi, i32 %yi, i32 %zi)
+{clear}  call void @{quoted(name + ".block")}(ptr %params, ptr %ctx, i32 %xi, i32 %yi, i32 %zi)
   %x1 = add i64 %x, 1
   %xwrap = icmp eq i64 %x1, %gx
   %x2 = select i1 %xwrap, i64 0, i64 %x1

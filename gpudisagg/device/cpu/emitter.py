@@ -15,6 +15,7 @@ from gpudisagg.device.cpu.types import llvm_bits
 
 if TYPE_CHECKING:
     from gpudisagg.device.cpu.checks import Checks
+    from gpudisagg.device.cpu.sources import SourceLines
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Value:
 
     A pointer with many lanes may carry what its addresses are likely to look like: `stride` bytes from lane
     to lane, to be judged on the integers of `origin`; where those are indices, `step` from lane to lane, and
-    `near` has the pointers of the lanes that begin each half of a warp.
+    `near` has the pointers of the lanes that begin each half of a warp. `narrow`: the same addresses as a
+    base and an unsigned i32 of each lane: hosts gather 16 lanes at a time by such.
     """
 
     text: str
@@ -35,6 +37,7 @@ class Value:
     step: int | None = None
     unsigned: bool = False
     near: tuple[Value, ...] = ()
+    narrow: tuple[Value, Value] | None = None
 
     @property
     def full(self) -> str:
@@ -88,6 +91,7 @@ class ModuleText:
     definitions: list[str] = field(default_factory=list)
     helpers: dict[str, str] = field(default_factory=dict)
     checks: Checks | None = None
+    places: SourceLines | None = None
 
     def render(self, *others: str) -> str:
         """The module's text, without target lines. `others`: more definitions, before its own."""
@@ -293,9 +297,12 @@ class Emitter:
             return base
         lanes = max(base.lanes, amount.lanes)
         found = self.value(f"getelementptr i8, {base.typed}, {amount.typed}", "ptr", lanes)
-        if base.origin is not None and amount.lanes == 1:
+        if (base.origin is not None or base.narrow is not None) and amount.lanes == 1:
             near = tuple(self.offset(one, amount) for one in base.near)
-            return replace(base, text=found.text, near=near)
+            narrow = (
+                (self.offset(base.narrow[0], amount), base.narrow[1]) if base.narrow is not None else None
+            )
+            return replace(base, text=found.text, near=near, narrow=narrow)
         return found
 
     def load(

@@ -99,7 +99,9 @@ class _Builder:
         assert instruction.guard is not None
         block = self.blocks[-1]
         block.ends, block.condition = "branch", instruction.guard.register
-        if instruction.opcode == "bra" and isinstance(instruction.operands[0], ast.Symbol):
+        if instruction.opcode == "bra":
+            if len(instruction.operands) != 1 or not isinstance(instruction.operands[0], ast.Symbol):
+                raise Unstructured("bra takes a label")
             self.target(block, instruction.operands[0].name)
             block.targets.append(self.start())
             return

@@ -10,14 +10,14 @@ from gpudisagg.device.cpu.emitter import DeviceFunction, Emitter, ModuleText, Va
 from gpudisagg.device.cpu.layout import ModuleLayout
 from gpudisagg.device.cpu.lowering import handler_of, unsupported
 from gpudisagg.device.cpu.lowering.context import Frame, Handler, Lowering
-from gpudisagg.device.cpu.lowering.host import stop
+from gpudisagg.device.cpu.lowering.host import trap_at
 from gpudisagg.device.cpu.pointers import pointer_base, pointer_registers
 from gpudisagg.device.cpu.types import PRED, U64
 from gpudisagg.device.errors import CompileError
 
 # What every function gets: the launch, and which thread of which block it runs as.
 THREAD_PARAMETERS = (
-    "ptr align 16 {params} %params, ptr align 8 dereferenceable(128) %ctx, "
+    "ptr align 16 {params} %params, ptr align 8 dereferenceable(192) %ctx, "
     "i32 %tidx, i32 %tidy, i32 %tidz, i32 %linear, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
 )
 THREAD_ARGUMENTS = (
@@ -48,6 +48,7 @@ class FunctionLowering(Lowering):
         self._pointers = pointer_registers(function)
         self._pointer_cells: dict[str, Value] = {}
         self._ranges: list[tuple[Value, int]] = []
+        self._arguments: list[tuple[Value, int]] = []
 
     def _carry_slot(self) -> Value:
         if self._carry is None:
@@ -65,6 +66,10 @@ class FunctionLowering(Lowering):
     def local_ranges(self) -> list[tuple[Value, int]]:
         """The .local variables of this thread that are known here."""
         return self._ranges
+
+    def argument_ranges(self) -> list[tuple[Value, int]]:
+        """The variables for arguments of calls, whose addresses a callee may take."""
+        return self._arguments
 
     def stack(self, size: int) -> tuple[Value, Value]:
         """The current call's memory for alloca, and how much of it is used."""
@@ -102,8 +107,8 @@ class FunctionLowering(Lowering):
                 align = max(variable.align, 8)
                 cell = em.entry_value(f"alloca [{size} x i8], align {align}", "ptr")
                 self.frame.locals[variable.name] = cell
-                if variable.space == "local":
-                    self._ranges.append((cell, size))
+                ranges = self._ranges if variable.space == "local" else self._arguments
+                ranges.append((cell, size))
         for statement in function.body.statements:
             self.line = statement.line
             if isinstance(statement, ast.Label):
@@ -140,6 +145,8 @@ class FunctionLowering(Lowering):
             checks.before(self, instruction)
         pointer = self._result_pointer(instruction)
         handler(self, instruction)
+        if checks is not None:
+            checks.after(instruction)
         if pointer is not None:
             name, value = pointer
             if value is None:
@@ -153,7 +160,7 @@ class FunctionLowering(Lowering):
         if destination.name not in self._pointers or instruction.opcode in ("st", "red"):
             return None
         base = pointer_base(instruction, self._pointers)
-        if base is None:
+        if base is None or (instruction.opcode == "add" and len(instruction.operands) != 3):
             return destination.name, None
         # Read before the instruction runs: it may overwrite its own base.
         pointer = self.em.load("ptr", self._pointer_cell(base.name), 8)
@@ -221,7 +228,7 @@ class FunctionLowering(Lowering):
             self.call(function, cells)
             em.branch(done)
             em.place(other)
-        stop(self, self.first_thread(), em.const("i32", self.line))
+        trap_at(self, self.line, "call")
         em.branch(done)
         em.place(done)
 

@@ -22,10 +22,40 @@ _BEFORE_SPLIT = ("sroa", "simplify_cfg", "instruction_combine", "loop_simplify",
 _AFTER_SPLIT = ("sroa", "instruction_combine", "simplify_cfg", "global_dead_code_eliminate")
 
 
+# LLVM's linker keeps some 10 KiB of each library that it ever had, so after that many it is given up, and
+# freed with the last of them. A new one takes a millisecond.
+_LIBRARIES = 64
+
+
+class _Linker:
+    """One of LLVM's, for a number of libraries."""
+
+    def __init__(self, machine: Any) -> None:
+        self.lljit: Any = llvm.create_lljit_compiler(machine, use_jit_link=False)
+        self.left = _LIBRARIES
+        self._live = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """A library is about to be linked."""
+        with self._lock:
+            self.left -= 1
+            self._live += 1
+
+    def release(self) -> None:
+        """A library is gone."""
+        with self._lock:
+            self._live -= 1
+            over = self.left <= 0 and self._live == 0
+        if over:
+            self.lljit.close()
+
+
 class LinkedCode:
     """Object code in memory; it stays as long as this object does."""
 
-    def __init__(self, tracker: Any, symbols: Sequence[str]) -> None:
+    def __init__(self, linker: _Linker, tracker: Any, symbols: Sequence[str]) -> None:
+        self._linker = linker
         self._tracker = tracker
         self.addresses: dict[str, int] = {name: int(tracker[name]) for name in symbols}
 
@@ -34,6 +64,7 @@ class LinkedCode:
         tracker, self._tracker = self._tracker, None
         if tracker is not None:
             tracker.close()
+            self._linker.release()
 
 
 class Jit:
@@ -52,7 +83,7 @@ class Jit:
         self._machine: Any = self._target_machine(3)
         # Of code that is vectors already, a lower level makes as good code, faster.
         self._quick: Any = self._target_machine(1)
-        self._linker: Any = llvm.create_lljit_compiler(self._target_machine(3), use_jit_link=False)
+        self._linker = _Linker(self._target_machine(3))
         self._compiling = threading.Lock()
         # Apart from the other, so that loading known code doesn't wait for a compilation.
         self._linking = threading.Lock()
@@ -122,9 +153,14 @@ class Jit:
         for symbol in symbols:
             library.export_symbol(symbol)
         with self._linking:
+            if self._linker.left <= 0:
+                self._linker = _Linker(self._target_machine(3))
+            linker = self._linker
+            linker.take()
             try:
-                return LinkedCode(library.link(self._linker, f"gpud{next(_names)}"), symbols)
+                return LinkedCode(linker, library.link(linker.lljit, f"gpud{next(_names)}"), symbols)
             except RuntimeError as error:
+                linker.release()
                 raise CompileError(f"internal error: linking failed: {error}") from None
 
 

@@ -27,6 +27,8 @@ class LaneCode(Emitter):
         self._checked: dict[tuple[str, int, bool | None], Value] = {}
         # Whether the accesses being emitted are a loop's, to memory beyond the block's own.
         self.streaming = False
+        # Whether the code being emitted is a loop's.
+        self.looping = False
         self._arrays: dict[tuple[str, str], Value] = {}
 
     def enter(self, mask: Value | None) -> None:

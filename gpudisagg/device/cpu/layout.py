@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.cursor import align_up
 from gpudisagg.device.cpu.emitter import quoted
+from gpudisagg.device.cpu.spinning import read_registers
 from gpudisagg.device.errors import CompileError
 
+# Shared memory that a device keeps for CUDA's own headers: cooperative groups' large tiles meet there. Before
+# all else, and zero when a block starts; only in modules that ask where it is.
+RESERVED_SHARED = 1024
+RESERVED_REGISTERS = {
+    "%reserved_smem_offset_begin": 0,
+    "%reserved_smem_offset_end": RESERVED_SHARED,
+    "%reserved_smem_offset_cap": RESERVED_SHARED,
+    "%reserved_smem_offset_0": 0,
+    "%reserved_smem_offset_1": RESERVED_SHARED // 2,
+}
 MAX_SHARED = 163 << 10  # what compute capability 8.0 lets a block opt in to, and what the engine allows
 
 
@@ -34,6 +45,16 @@ def frame_symbol(name: str) -> str:
     return f"gpud.frame.{name}"
 
 
+def _uses_reserved(function: ast.Function) -> bool:
+    """Whether the function asks for shared memory that is kept for CUDA's headers."""
+    statements = function.body.statements if function.body is not None else ()
+    return any(
+        not RESERVED_REGISTERS.keys().isdisjoint(read_registers(s))
+        for s in statements
+        if isinstance(s, ast.Instruction)
+    )
+
+
 class ModuleLayout:
     """Addresses of everything a module declares.
 
@@ -50,6 +71,7 @@ class ModuleLayout:
         self._dynamic: set[str] = set()
         self.kernel_shared: dict[str, int] = {}
         self.kernel_static: dict[str, int] = {}  # of that, what the kernel itself declares and may touch
+        self.reserved = any(_uses_reserved(f) for f in module.functions.values())
         # Functions whose addresses are somewhere: they must exist, and may be called by any indirect call.
         self.addressed: set[str] = set()
         self._place_shared()
@@ -63,7 +85,7 @@ class ModuleLayout:
                 self._define(variable)
 
     def _place_shared(self) -> None:
-        end = 0
+        end = RESERVED_SHARED if self.reserved else 0
         dynamic_align = 16
 
         def place(owner: str, variable: ast.Variable, at: int) -> int:

@@ -15,6 +15,7 @@ class TokenKind(Enum):
     WORD = "word"  # identifier, opcode or register, '%' included
     DOTTED = "dotted"  # '.f32', '.shared::cta', '.x': the text is without the leading dot
     NUMBER = "number"
+    ROW = "row"  # of a table: many plain decimal numbers, each with the comma after it
     STRING = "string"
     PUNCTUATION = "punctuation"
     END = "end"
@@ -34,6 +35,7 @@ _TOKEN = re.compile(
     |(?P<newline>\n)
     |(?P<comment>//[^\n]*|/\*.*?\*/)
     |(?P<dwarf>@@[^\n]*)
+    |(?P<row>(?:(?:0|[1-9][0-9]{0,18}),[ ]?){16,})
     |(?P<number>0[fF][0-9a-fA-F]{8}(?![0-9a-zA-Z_])|0[dD][0-9a-fA-F]{16}(?![0-9a-zA-Z_])
         |0[xX][0-9a-fA-F]+U?|0[bB][01]+U?
         |[0-9]+\.[0-9]*(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|[0-9]+U?)
@@ -47,6 +49,7 @@ _TOKEN = re.compile(
 
 _KINDS = {
     "number": TokenKind.NUMBER,
+    "row": TokenKind.ROW,
     "word": TokenKind.WORD,
     "dotted": TokenKind.DOTTED,
     "string": TokenKind.STRING,

@@ -112,6 +112,12 @@ class LockstepLowering(FunctionLowering):
             self._held[name] = self.em.value(f"load {wide.full}, {slot.typed}", have.storage, wide.lanes)
         return self._held[name]
 
+    def _before(self, name: str) -> Value:
+        """What a register holds in all lanes, those that don't run too."""
+        slot, have = self._register(name)
+        wide = Value("", have.storage, lanes=self._width(name))
+        return self.em.value(f"load {wide.full}, {slot.typed}", have.storage, wide.lanes)
+
     def _integer(self, operand: ast.Operand, bits: int) -> Value:
         return self.read(operand, U64 if bits == 64 else U32)
 
@@ -122,9 +128,11 @@ class LockstepLowering(FunctionLowering):
         if width < value.lanes:
             raise self.error(f"internal error: {name} is not the same in all lanes")
         value = self.em.broadcast(value, width)
+        kept = value
         if width > 1 and self.em.mask is not None and not self.plan.stays(name, self.block):
-            value = self.em.select(self.em.running, value, self.load_register(name))
-        self.em.line(f"store {value.typed}, {slot.typed}")
+            kept = self.em.select(self.em.running, value, self._before(name))
+        self.em.line(f"store {kept.typed}, {slot.typed}")
+        # In this block only the running lanes' matter: code is shorter without the others'.
         self._held[name] = value
 
     def read_carry(self) -> Value:
@@ -179,7 +187,7 @@ class LockstepLowering(FunctionLowering):
         if stride is None:
             return pointer
         origin = self.load_register(operand.base.name)
-        guessed = Value(pointer.text, "ptr", lanes=pointer.lanes, stride=stride, origin=origin)
+        guessed = replace(pointer, stride=stride, origin=origin)
         affine = self.affines.of(operand.base.name)
         if affine is None or self.em.mask is not None or stride % affine.scale or not 0 <= stride <= 64:
             return guessed
@@ -195,10 +203,17 @@ class LockstepLowering(FunctionLowering):
         if not isinstance(operand, ast.Address) or not isinstance(operand.base, ast.Register):
             return None
         scalar = self.plan.body.registers.get(operand.base.name)
-        if scalar is None or scalar.bits != 32:
+        if scalar is None or scalar.bits not in (32, 64):
             return None
-        offset = self.em.cast("sext", self.em.bitcast(self.load_register(operand.base.name), "i32"), "i64")
-        return self.em.offset(self.em.offset(self.shared_base(), operand.offset), offset)
+        value = self.load_register(operand.base.name)
+        em = self.em
+        # Shared addresses have 32 bits: of a wider register the others are not looked at.
+        index = em.resize(em.bitcast(value, f"i{scalar.bits}"), 32)
+        if operand.offset:
+            index = em.binary("add", index, em.const("i32", operand.offset))
+        base = self.shared_base()
+        pointer = em.offset(base, em.cast("zext", index, "i64"))
+        return pointer if pointer.lanes == 1 else replace(pointer, narrow=(base, index))
 
     # lanes together
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from gpudisagg.device.cpu import ast, coroutines, warps
 from gpudisagg.device.cpu.flow import Flow, Unstructured, host_call, warp_wait
 from gpudisagg.device.cpu.lanes import WIDTH
-from gpudisagg.device.cpu.uniform import Uniformity, read_registers
+from gpudisagg.device.cpu.spinning import read_registers, spins_of
+from gpudisagg.device.cpu.uniform import Uniformity
+from gpudisagg.device.cpu.walks import walks
 
 # Blocks beyond which the two forms of a kernel would take too long to compile.
 MAX_BLOCKS = 400
@@ -40,6 +42,8 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
         return None
     if sum(v.size for v in body.variables if v.space in ("local", "param")) > MAX_LOCAL:
         return None
+    if spins_of(function).others:
+        return None
     try:
         flow = Flow(body)
     except Unstructured:
@@ -69,9 +73,9 @@ def lockstep_plan(function: ast.Function) -> Uniformity | None:
 
 def gains(plan: Uniformity) -> bool:
     """Whether a kernel that needn't wait is better off in lockstep: LLVM vectorises a loop over threads only
-    where a thread has no loops of its own and few branches.
+    where a thread has no loops of its own and few branches. Lanes gather what a thread would read in a row.
     """
-    if len(plan.body.statements) > MAX_UNFORCED:
+    if len(plan.body.statements) > MAX_UNFORCED or walks(plan):
         return False
     return bool(plan.flow.loops) or len(plan.divergent()) > MANY_BRANCHES
 

@@ -2,14 +2,16 @@
 
 A warp is settled first: a group of lanes that wait at a warp operation with one mask goes on when every
 lane of the mask that hasn't exited has arrived. Only when no group is complete do lanes at `activemask` go
-on, then (lenient, as programs written for lockstep hardware expect) incomplete groups. When every thread of
-the block waits at a block barrier or has exited, a barrier with enough arrivals is released. If there is
-none the block can never go on: trap.
+on, then (lenient, as programs written for lockstep hardware expect) incomplete groups, unless a lane of the
+warp is but pausing in a loop: it may come yet. When every thread of the block waits at a block barrier or
+has exited, a barrier with enough arrivals is released. If there is none the block can never go on: trap.
 
 Threads of a block run on one host thread, so plain loads and stores suffice throughout.
 """
 
 from __future__ import annotations
+
+from gpudisagg.device.cpu.lowering.asynchronous import YIELD
 
 HEADER_BYTES = 128
 WARP_BYTES = 448
@@ -86,6 +88,16 @@ incomplete:
   br label %candidate
 stuck:
   %some = icmp ne i32 %placed, 0
+  br i1 %some, label %force, label %look.paused
+look.paused:
+  %p.b = icmp eq <32 x i8> %states, splat (i8 {AT_BARRIER})
+  %p.id = and <32 x i32> %waits, splat (i32 15)
+  %p.y = icmp eq <32 x i32> %p.id, splat (i32 {YIELD})
+  %p.v = and <32 x i1> %p.b, %p.y
+  %paused = bitcast <32 x i1> %p.v to i32
+  %later = icmp ne i32 %paused, 0
+  br i1 %later, label %done, label %force
+force:
   %pool = select i1 %some, i32 %placed, i32 %waiting
   %sl = call i32 @llvm.cttz.i32(i32 %pool, i1 false)
   %smask = extractelement <32 x i32> %waits, i32 %sl
@@ -96,7 +108,7 @@ stuck:
   %ssame = and i32 %s.b, %pool
   br label %release
 release:
-  %group = phi i32 [ %same, %try ], [ %ssame, %stuck ]
+  %group = phi i32 [ %same, %try ], [ %ssame, %force ]
   %words = load <32 x i32>, ptr %record, align 4
   store <32 x i32> %words, ptr %published.p, align 4
   store i32 %group, ptr %group.p, align 4

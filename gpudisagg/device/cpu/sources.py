@@ -24,17 +24,24 @@ class SourceLines:
     """`at(line)`: the place in the source of a line of PTX, or None. `given`: the file name of the source."""
 
     def __init__(self, ptx: str, given: str) -> None:
+        self._ptx = ptx
         self._given = given
+        self._read = False
         self._files: dict[int, str] = {}
-        # Where each function begins (None) and each location holds from, ascending.
-        self._marks: list[tuple[int, _Spot | None]] = []
+        # Where each function begins (None) and each location holds from, ascending; and where that is
+        # inlined, innermost first. One spot may be inlined at several places.
+        self._marks: list[tuple[int, _Spot | None, tuple[_Spot, ...]]] = []
         self._inlined: dict[_Spot, _Spot] = {}
-        tokens = tokenize(ptx)
+
+    def _find(self) -> None:
+        """Looks for the directives, when first asked: most modules never do."""
+        self._read = True
+        tokens = tokenize(self._ptx) if ".loc" in self._ptx else []
         for index, token in enumerate(tokens):
             if token.kind is not TokenKind.DOTTED:
                 continue
             if token.text in ("entry", "func"):
-                self._marks.append((token.line, None))
+                self._marks.append((token.line, None, ()))
             elif token.text == "file":
                 self._file(_rest(tokens, index))
             elif token.text == "loc":
@@ -48,14 +55,17 @@ class SourceLines:
         spot = _spot(rest)
         if spot is None:
             return
-        self._marks.append((line, spot))
+        self._inlined.pop(spot, None)
         for index, token in enumerate(rest):
             outer = _spot(rest[index + 1 :]) if token.text == "inlined_at" else None
             if outer is not None:
                 self._inlined[spot] = outer
+        self._marks.append((line, spot, self._around(spot)))
 
     def at(self, line: int) -> Place | None:
         """The place of a PTX line."""
+        if not self._read:
+            self._find()
         low, high = 0, len(self._marks)
         while low < high:
             middle = (low + high) // 2
@@ -63,20 +73,18 @@ class SourceLines:
                 low = middle + 1
             else:
                 high = middle
-        spot = self._marks[low - 1][1] if low else None
+        spot, around = self._marks[low - 1][1:] if low else (None, ())
         if spot is None or spot[1] == 0:
             return None
-        return Place(self._name(spot[0]), spot[1], self._outermost(spot))
+        inlined = [line for file, line, _ in around if self._name(file) == ""]
+        return Place(self._name(spot[0]), spot[1], inlined[-1] if inlined else 0)
 
-    def _outermost(self, spot: _Spot) -> int:
-        seen = {spot}
-        line = 0
-        while (outer := self._inlined.get(spot)) is not None and outer not in seen:
-            seen.add(outer)
+    def _around(self, spot: _Spot) -> tuple[_Spot, ...]:
+        found: list[_Spot] = []
+        while (outer := self._inlined.get(spot)) is not None and outer not in found:
+            found.append(outer)
             spot = outer
-            if self._name(spot[0]) == "":
-                line = spot[1]
-        return line
+        return tuple(found)
 
     def _name(self, file: int) -> str:
         path = self._files.get(file, "?")

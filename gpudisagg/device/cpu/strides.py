@@ -7,6 +7,7 @@ all, is checked when it runs (`lanes.py`), and taken lane by lane where the gues
 from __future__ import annotations
 
 from gpudisagg.device.cpu import ast
+from gpudisagg.device.cpu.lanes import WIDTH
 from gpudisagg.device.cpu.uniform import Uniformity
 
 _SPECIAL = {"%tid.x": 1, "%laneid": 1, "%tid.y": 0, "%tid.z": 0}
@@ -77,6 +78,8 @@ class Strides:
             return None if product is None else product + (numbers[2] if opcode == "mad" else 0)
         if opcode == "shl" and isinstance(operands[2], ast.Integer) and 0 <= operands[2].value < 32:
             return numbers[0] << operands[2].value
+        if opcode in ("shr", "and") and isinstance(operands[2], ast.Integer):
+            return _of_bits(opcode, numbers[0], operands[2].value)
         if opcode in _COPIES:
             return numbers[0] if len(numbers) == 1 or numbers[1] == 0 else None
         return None
@@ -89,3 +92,13 @@ class Strides:
         if isinstance(a, ast.Integer):
             return numbers[1] * a.value
         return None
+
+
+def _of_bits(opcode: str, stride: int, operand: int) -> int | None:
+    """What is left of a stride by a shift to the right, or by a mask: warps begin at multiples of WIDTH."""
+    unit = 1 << min(operand, 63) if opcode == "shr" else operand & -operand
+    if unit >= WIDTH * abs(stride) or unit == 0:
+        return 0
+    if stride % unit:
+        return None
+    return stride // unit if opcode == "shr" else stride

@@ -60,7 +60,7 @@ def kernel(
         "  ret void",
         "}",
         f"""define internal void @{quoted(name + ".block")}( \
-ptr noalias align 16 dereferenceable({size}) %params, ptr noalias align 8 dereferenceable(128) %ctx, \
+ptr noalias align 16 dereferenceable({size}) %params, ptr noalias align 8 dereferenceable(192) %ctx, \
 i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {ATTRIBUTES} {{
 entry:
   %nx.p = getelementptr i8, ptr %ctx, i64 {c.BLOCK}
@@ -98,5 +98,5 @@ zend:
 done:
   ret void
 }}""",
-        *block_range(name, size),
+        *block_range(text, layout, name, size),
     ]

@@ -62,14 +62,16 @@ class Translation:
     variables: tuple[tuple[str, int], ...]
 
 
-def translate(module: Module, lines: SourceLines | None = None) -> Translation:
+def translate(
+    module: Module, lines: SourceLines | None = None, places: SourceLines | None = None
+) -> Translation:
     """Lower every kernel, each in the model that `analysis` picks for it. With `lines`: checked, thread by
-    thread.
+    thread. `places`: where in the source what stops a kernel is.
     """
     checked = lines is not None
     layout = ModuleLayout(module, MARGIN if checked else 0)
     graph = CallGraph(module)
-    text = ModuleText()
+    text = ModuleText(places=lines or places)
     if lines is not None:
         text.checks = Checks(text, lines)
     loops: list[str] = []

@@ -6,38 +6,21 @@ The first is proved and decides how registers are kept: one cell, or one per lan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.flow import Block, Flow
 from gpudisagg.device.cpu.pointers import defined_registers
+from gpudisagg.device.cpu.spinning import (
+    on_workspace,
+    ordered,
+    read_registers,
+    registers_in,
+    workspace_registers,
+)
 
 _LANE_REGISTERS = ("%tid.x", "%tid.y", "%tid.z", "%laneid", "%lanemask_")
 # Their result is the same in all lanes if their operands are, whoever takes part.
 _SAME = frozenset({"vote", "redux", "activemask", "bar", "barrier"})
 _VARYING = frozenset({"match", "atom", "elect", "shfl", "call", "ldmatrix", "mma", "wmma", "movmatrix"})
-_ORDERED = frozenset({"volatile", "relaxed", "acquire", "mmio"})
-
-
-def registers_in(operand: ast.Operand) -> Iterator[str]:
-    """Names of the registers an operand mentions."""
-    if isinstance(operand, ast.Register):
-        yield operand.name
-    elif isinstance(operand, ast.Address):
-        yield from registers_in(operand.base)
-    elif isinstance(operand, ast.Vector | ast.Arguments):
-        for element in operand.elements:
-            yield from registers_in(element)
-    elif isinstance(operand, ast.Pair):
-        yield from registers_in(operand.first)
-        yield from registers_in(operand.second)
-
-
-def read_registers(instruction: ast.Instruction) -> set[str]:
-    """Registers the instruction reads. A destination that is only written isn't among them."""
-    writes = bool(defined_registers(instruction))
-    sources = instruction.operands[1:] if writes else instruction.operands
-    return {name for operand in sources for name in registers_in(operand)}
 
 
 class Uniformity:
@@ -155,16 +138,17 @@ class Uniformity:
 
     def spins(self) -> bool:
         """Whether lanes may wait in a loop for what another lane of their warp writes: a loop that lanes
-        leave one by one, on a value read while others may change it.
+        leave one by one, on a value read while others may change it. What blocks of a grid meet at
+        (`spinning.py`) is for other blocks to change.
         """
+        workspace = workspace_registers(self.body)
         tainted: set[str] = set()
         grown = True
         while grown:
             grown = False
             for name, definitions in self.definitions.items():
                 if name not in tainted and any(
-                    i.opcode == "atom"
-                    or (i.opcode == "ld" and not _ORDERED.isdisjoint(i.modifiers))
+                    (ordered(i) and not on_workspace(i, workspace))
                     or not tainted.isdisjoint(read_registers(i))
                     for _, i in definitions
                 ):

@@ -14,7 +14,7 @@ from gpudisagg.device.cpu.layout import ModuleLayout, frame_symbol
 from gpudisagg.device.cpu.uniform import Uniformity
 
 _PARAMETERS = (
-    "ptr noalias align 16 dereferenceable({size}) %params, ptr noalias align 8 dereferenceable(128) %ctx, "
+    "ptr noalias align 16 dereferenceable({size}) %params, ptr noalias align 8 dereferenceable(192) %ctx, "
     "i32 %warp, i32 %mask, i32 %nx, i32 %nxy, i32 %ctaidx, i32 %ctaidy, i32 %ctaidz"
 )
 _DECLARATIONS = (
@@ -55,7 +55,7 @@ def kernel(
             "  ret void",
             "}",
             warps.block_function(name, warp, size, ATTRIBUTES, frame=None),
-            *block_range(name, size),
+            *block_range(text, layout, name, size),
         ]
         return
     code, em.code = em.code, []
@@ -67,5 +67,5 @@ def kernel(
     text.definitions += [
         *coroutine(name, warp, parameters, size, em, tail),
         warps.block_function(name, warp, size, ATTRIBUTES, frame=frame),
-        *block_range(name, size),
+        *block_range(text, layout, name, size),
     ]

@@ -129,7 +129,7 @@ def block_function(name: str, warp: str, size: int, attributes: str, *, frame: s
     """
     head = (
         f"define internal void @{quoted(name + '.block')}("
-        f"ptr noalias align 16 dereferenceable({size}) %params, ptr align 8 dereferenceable(128) %ctx, "
+        f"ptr noalias align 16 dereferenceable({size}) %params, ptr align 8 dereferenceable(192) %ctx, "
         f"i32 %ctaidx, i32 %ctaidy, i32 %ctaidz) noinline {attributes} {{\nentry:\n{_SIZES}"
     )
     arguments = "ptr %params, ptr %ctx, i32 %w, i32 %mask, i32 %nx, i32 %nxy, "

@@ -17,6 +17,7 @@ from gpudisagg.device.cpu.lowering.matrix import MATRIX
 from gpudisagg.device.cpu.lowering.memory import MEMORY
 from gpudisagg.device.cpu.lowering.refused import reason
 from gpudisagg.device.cpu.lowering.stack import STACK
+from gpudisagg.device.cpu.lowering.video import VIDEO
 from gpudisagg.device.cpu.lowering.warp import WARP
 from gpudisagg.device.cpu.lowering.wmma import WMMA
 from gpudisagg.device.cpu.types import TYPES
@@ -36,6 +37,7 @@ _GENERAL: dict[str, Handler] = {
     **WARP,
     **WMMA,
     **APPROXIMATE,
+    **VIDEO,
 }
 
 

@@ -35,7 +35,9 @@ def copy(low: Lowering, ins: Instruction) -> None:
     options = low.options(ins)
     options.required("async")
     if any(flag in ("bulk", "tensor") or flag.startswith("reduce") for flag in options.flags):
-        raise options.unsupported("bulk copies (TMA) need compute capability 9.0; this device has 8.0")
+        raise options.unsupported(
+            "bulk copies (TMA) need compute capability 9.0; this device has 8.0: use cp.async"
+        )
     if options.flag("commit_group") or options.flag("wait_group") or options.flag("wait_all"):
         options.done()
         return

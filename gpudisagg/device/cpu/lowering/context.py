@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from gpudisagg.device.cpu import ast
 from gpudisagg.device.cpu.emitter import INVARIANT, Emitter, Value
 from gpudisagg.device.cpu.lowering.options import Options
+from gpudisagg.device.cpu.spinning import spins_of
 from gpudisagg.device.cpu.types import U32, U64, Kind, ScalarType, llvm_bits
 from gpudisagg.device.errors import CompileError
 
@@ -24,6 +25,24 @@ GRID, BLOCK, DYNAMIC_SHARED = 0, 12, 24
 THREAD_SLOT, THREAD_COUNT, GRID_ID = 28, 32, 36
 SHARED, SCRATCH, CURRENT_BLOCK, CURRENT_THREAD = 40, 48, 56, 68
 PRINT, FAILED, FILE, FUNCTION, LINE = 72, 80, 88, 96, 104
+WORKSPACE, PAUSE, TAKE, GIVE, SITE = 128, 136, 144, 152, 160
+
+
+# Nobody listens in a context without one.
+_PAUSE = f"""
+define internal void @gpud.pause(ptr %ctx) noinline nounwind {{
+entry:
+  %at = getelementptr i8, ptr %ctx, i64 {PAUSE}
+  %function = load ptr, ptr %at, align 8
+  %none = icmp eq ptr %function, null
+  br i1 %none, label %done, label %call
+call:
+  call void %function(ptr %ctx)
+  br label %done
+done:
+  ret void
+}}
+"""
 
 
 @dataclass
@@ -48,6 +67,7 @@ class Lowering:
         self.em = emitter
         self.frame = frame
         self.line = frame.function.line
+        self._spins: dict[str, frozenset[int]] = {}
 
     def options(self, instruction: ast.Instruction) -> Options:
         """The instruction's modifiers."""
@@ -165,6 +185,19 @@ class Lowering:
     def converged(self, place: int) -> Value:
         """The lanes that are at this place together."""
         raise self.error("a warp operation outside the coroutine model")
+
+    def waits_at(self, instruction: ast.Instruction) -> bool:
+        """Whether the branch closes a loop that waits for what others write."""
+        function = self.frame.function
+        if function.name not in self._spins:
+            self._spins[function.name] = spins_of(function).branches
+        return instruction.line in self._spins[function.name]
+
+    def pause(self) -> None:
+        """Let other threads and blocks run: this one waits for what they write."""
+        em = self.em
+        em.module.helpers["pause"] = _PAUSE
+        em.line("call void @gpud.pause(ptr %ctx)")
 
     def block_barrier(self, barrier: Value, count: Value) -> None:
         """Wait at a block barrier; `count` threads, or 0 for the whole block."""
@@ -326,6 +359,9 @@ class Lowering:
             base = em.cast("ptrtoint", self.frame.locals[name], "i64")
         elif name in self.frame.params:
             base = em.cast("ptrtoint", self.frame.params[name], "i64")
+        elif (param := self.layout.param_offset(self.frame.function, name)) is not None:
+            whole = em.cast("ptrtoint", Value("%params", "ptr"), "i64")
+            base = em.binary("add", whole, em.const("i64", param))
         elif (shared := self.layout.shared_offset(self.frame.function.name, name)) is not None:
             base = self.dynamic_shared() if shared < 0 else em.const("i64", shared)
         elif name in self.layout.globals:

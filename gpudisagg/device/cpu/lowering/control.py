@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gpudisagg.device.cpu.ast import Arguments, Function, Instruction, Operand, Register, Sink, Symbol
 from gpudisagg.device.cpu.emitter import Value
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
-from gpudisagg.device.cpu.lowering.host import HOST_FUNCTIONS, REFUSED, stop
+from gpudisagg.device.cpu.lowering.host import HOST_FUNCTIONS, REFUSED, trap_at
 from gpudisagg.device.cpu.lowering.refused import reason
 from gpudisagg.device.cpu.types import PRED, TYPES, U32, U64
 
@@ -22,6 +22,8 @@ def branch(low: Lowering, ins: Instruction) -> None:
     operands = low.operands(ins, 1)
     if not isinstance(operands[0], Symbol):
         raise low.error("bra takes a label")
+    if low.waits_at(ins):
+        low.pause()
     low.em.branch(low.label(operands[0].name))
     _end_block(low, "after.bra")
 
@@ -56,7 +58,7 @@ def leave(low: Lowering, ins: Instruction) -> None:
 
 def trap(low: Lowering, ins: Instruction) -> None:
     """trap: an illegal instruction, which the device reports as the kernel's failure."""
-    stop(low, low.first_thread(), low.em.const("i32", ins.line))
+    trap_at(low, ins.line, ins.opcode)
 
 
 def barrier(low: Lowering, ins: Instruction) -> None:
@@ -134,7 +136,7 @@ def _indirect(low: Lowering, target: Register, returns: Operand, arguments: Oper
     candidates = low.candidates(*counts)
     address = low.read(target, U64)
     if not candidates:
-        stop(low, low.first_thread(), low.em.const("i32", low.line))
+        trap_at(low, low.line, "call")
         return
     # All have the same parameters as far as a call can tell.
     _with_cells(
@@ -157,13 +159,13 @@ def _with_cells(
         raise low.error(f"call of {function.name} with the wrong number of arguments")
     cells: list[Value] = []
     copies: list[tuple[Operand, Value, str]] = []
-    for operand, param in zip(passed, expected, strict=True):
+    for at, (operand, param) in enumerate(zip(passed, expected, strict=True)):
         if isinstance(operand, Symbol) and operand.name in (*low.frame.locals, *low.frame.params):
             cells.append(low.frame.locals.get(operand.name) or low.frame.params[operand.name])
             continue
         # A register or constant as an argument: through a cell of its own.
         cell = low.em.entry_value(f"alloca [{max(param.size, 1)} x i8], align 16", "ptr")
-        if operand in results:
+        if at < len(results):  # by place: the same register may be an argument too
             copies.append((operand, cell, param.type.name))
         else:
             low.em.store(low.read(operand, param.type), cell, 1)
@@ -175,7 +177,12 @@ def _with_cells(
 
 
 def nothing(low: Lowering, ins: Instruction) -> None:
-    """Hints: nanosleep may sleep for no time at all."""
+    """Hints."""
+
+
+def nanosleep(low: Lowering, ins: Instruction) -> None:
+    """nanosleep may sleep for no time at all; whoever sleeps waits for others."""
+    low.pause()
 
 
 CONTROL: dict[str, Handler] = {
@@ -187,7 +194,7 @@ CONTROL: dict[str, Handler] = {
     "bar": barrier,
     "barrier": barrier,
     "call": call,
-    "nanosleep": nothing,
+    "nanosleep": nanosleep,
     "brkpt": trap,
     "pmevent": nothing,
     "setmaxnreg": nothing,

@@ -21,7 +21,7 @@ def addsub(low: Lowering, ins: Instruction) -> None:
     operands = low.operands(ins, 3)
     values = [low.read(operand, scalar) for operand in operands[1:]]
     if carry:
-        result = with_carry(low, ins.opcode, values[0], values[1], None)
+        result = with_carry(low, ins.opcode, values[0], values[1], None, kept=True)
     elif sat:
         result = em.intrinsic(f"s{ins.opcode}.sat", values[0].type, *values)
     else:
@@ -29,17 +29,22 @@ def addsub(low: Lowering, ins: Instruction) -> None:
     low.write(operands[0], result, scalar)
 
 
-def with_carry(low: Lowering, opcode: str, a: Value, b: Value, carry: Value | None) -> Value:
-    """a ± b ± carry; the carry (or borrow) out goes to CC.CF."""
+def with_carry(low: Lowering, opcode: str, a: Value, b: Value, carry: Value | None, *, kept: bool) -> Value:
+    """a ± b ± carry; if `kept`, CC.CF gets the carry out.
+
+    A difference is a + ~b + 1, as GPUs have it: what it carries out is that it did *not* borrow. Programs see
+    that where they read the flag with addc (CUDA's division of 128 bits does).
+    """
     em = low.em
     result = em.binary(opcode, a, b)
     out = em.icmp("ult", result, a) if opcode == "add" else em.icmp("ult", a, b)
     if carry is not None:
-        extended = em.cast("zext", carry, a.type)
+        extended = em.cast("zext", carry if opcode == "add" else em.invert(carry), a.type)
         second = em.binary(opcode, result, extended)
         more = em.icmp("ult", second, result) if opcode == "add" else em.icmp("ult", result, extended)
         out, result = em.binary("or", out, more), second
-    low.write_carry(out)
+    if kept:
+        low.write_carry(out if opcode == "add" else em.invert(out))
     return result
 
 
@@ -47,12 +52,12 @@ def addc(low: Lowering, ins: Instruction) -> None:
     """addc and subc: with carry in."""
     options = low.options(ins)
     scalar = options.type()
-    options.ignore("cc")
+    kept = options.flag("cc")
     options.done()
     operands = low.operands(ins, 3)
     a, b = low.read(operands[1], scalar), low.read(operands[2], scalar)
     carry = low.read_carry()
-    low.write(operands[0], with_carry(low, ins.opcode[:3], a, b, carry), scalar)
+    low.write(operands[0], with_carry(low, ins.opcode[:3], a, b, carry, kept=kept), scalar)
 
 
 def product(low: Lowering, a: Value, b: Value, scalar: ScalarType, part: str) -> Value:
@@ -90,7 +95,7 @@ def multiply(low: Lowering, ins: Instruction) -> None:
         c = low.read(operands[3], result_type)
         if ins.opcode == "madc" or carry:
             flag = low.read_carry() if ins.opcode == "madc" else None
-            result = with_carry(low, "add", result, c, flag)
+            result = with_carry(low, "add", result, c, flag, kept=carry)
         elif sat:
             result = em.intrinsic("sadd.sat", result.type, result, c)
         else:

@@ -181,6 +181,10 @@ def mma(low: Lowering, ins: Instruction) -> None:
     if rest[1:3] != ["row", "col"] or shape not in SHAPES or len(types) != 4:
         raise options.unsupported("this shape, or order of the matrices, isn't supported")
     product = Product(types[1], types[2], types[3], types[0], satfinite, bits)
+    if shape == "m8n8k4" and product.a == "f16":
+        raise options.unsupported(
+            "the form for compute capability 7.0 isn't supported: use m16n8k8 or m16n8k16"
+        )
     check(options, product, SHAPES[shape])
     operands = low.operands(ins, 4)
     m, _, k = dimensions(shape)

@@ -5,20 +5,23 @@ from __future__ import annotations
 from gpudisagg.device.cpu.ast import Instruction
 
 _TEXTURES = "textures and surfaces aren't supported: read the array through a pointer"
-_VIDEO = "video instructions aren't supported: use integer arithmetic"
-_CLUSTERS = "clusters need compute capability 9.0; this device has 8.0"
-_TENSOR = "tensor memory and warp-group products need compute capability 9.0 and more; use mma.sync"
+_CLUSTERS = (
+    "clusters need compute capability 9.0; this device has 8.0: let blocks meet in global memory, in a "
+    "cooperative launch"
+)
+_TENSOR = (
+    "tensor memory and warp-group products need compute capability 9.0 and more; this device has 8.0: "
+    "use mma.sync"
+)
+_MAPS = "tensor maps (TMA) need compute capability 9.0; this device has 8.0: copy with cp.async"
+_MULTICAST = "multimem is for memory of several GPUs: use the plain instruction"
 
 REASONS: dict[str, str] = {
     **dict.fromkeys(("tex", "tld4", "txq", "suld", "sust", "sured", "suq", "istypep"), _TEXTURES),
-    **dict.fromkeys(("vadd", "vsub", "vabsdiff", "vmin", "vmax", "vshl", "vshr", "vmad", "vset"), _VIDEO),
-    **{
-        f"{opcode}{width}": _VIDEO
-        for opcode in ("vadd", "vsub", "vavrg", "vabsdiff", "vmin", "vmax", "vset")
-        for width in (2, 4)
-    },
-    **dict.fromkeys(("mapa", "getctarank", "clusterlaunchcontrol", "multimem"), _CLUSTERS),
-    **dict.fromkeys(("wgmma", "tcgen05", "tensormap"), _TENSOR),
+    **dict.fromkeys(("mapa", "getctarank", "clusterlaunchcontrol"), _CLUSTERS),
+    **dict.fromkeys(("wgmma", "tcgen05"), _TENSOR),
+    "tensormap": _MAPS,
+    "multimem": _MULTICAST,
 }
 
 

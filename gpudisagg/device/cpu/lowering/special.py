@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpudisagg.device.cpu.emitter import Value
+from gpudisagg.device.cpu.layout import RESERVED_REGISTERS
 from gpudisagg.device.cpu.lowering import context as c
 from gpudisagg.device.cpu.lowering.context import Lowering
 
@@ -15,13 +16,11 @@ _FIELDS = {
     "%gridid": c.GRID_ID,
     "%dynamic_smem_size": c.DYNAMIC_SHARED,
 }
-# Of the hardware's counters and reserved memory there is nothing. A cluster is one block.
+# Of the hardware's counters there is nothing. A cluster is one block.
 _CONSTANTS = {
     **{f"%pm{i}": ("i32", 0) for i in range(8)},
     **{f"%pm{i}_64": ("i64", 0) for i in range(8)},
-    "%reserved_smem_offset_begin": ("i32", 0),
-    "%reserved_smem_offset_end": ("i32", 0),
-    "%reserved_smem_offset_cap": ("i32", 0),
+    **{name: ("i32", offset) for name, offset in RESERVED_REGISTERS.items()},
     "%cluster_ctarank": ("i32", 0),
     "%cluster_nctarank": ("i32", 1),
     "%is_explicit_cluster": ("i1", 0),
@@ -57,8 +56,8 @@ def special_register(low: Lowering, name: str) -> Value:
     if name.startswith("%lanemask_"):
         return _lane_mask(low, name.removeprefix("%lanemask_"))
     if name in ("%envreg1", "%envreg2"):
-        # Where cooperative launches keep what their blocks meet at.
-        raise low.error("grid synchronisation isn't supported: launch a kernel for each phase")
+        # The address, high and low half, of what the blocks of a cooperative launch meet at; null in others.
+        return low.launch_field(c.WORKSPACE + 4 * (name == "%envreg1"))
     if name.startswith("%envreg"):
         return em.const("i32", 0)
     maker = _MAKERS.get(name)

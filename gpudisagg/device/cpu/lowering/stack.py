@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpudisagg.device.cpu.ast import Instruction, Integer
 from gpudisagg.device.cpu.lowering.context import Handler, Lowering
-from gpudisagg.device.cpu.lowering.host import stop
+from gpudisagg.device.cpu.lowering.host import trap_at
 from gpudisagg.device.cpu.types import U64
 
 # Of each call. CUDA's whole stack is 1 KiB by default.
@@ -30,7 +30,7 @@ def allocate(low: Lowering, ins: Instruction) -> None:
     good, full = em.new_label("alloca"), em.new_label("alloca.full")
     em.branch_if(fits, good, full)
     em.place(full)
-    stop(low, low.first_thread(), em.const("i32", ins.line))
+    trap_at(low, ins.line, "alloca")
     em.branch(good)
     em.place(good)
     em.store(em.binary("add", start, size), top, 8)

@@ -142,6 +142,16 @@ def _offset(low: Lowering, outer: list[int], inner: list[int], stride: Value, bi
     return em.binary("lshr", bytes_, em.const("i64", 3))
 
 
+def _touch(
+    low: Lowering, ins: Instruction, places: Sequence[Value], size: int, *, writes: bool = False
+) -> None:
+    """In a checked kernel: asks for each of a lane's elements."""
+    checks = low.em.module.checks
+    for place in places if checks is not None else ():
+        assert checks is not None
+        checks.touch(low, ins, place, size, writes=writes)
+
+
 def move(low: Lowering, ins: Instruction) -> None:
     """wmma.load and wmma.store."""
     em = low.em
@@ -180,6 +190,7 @@ def move(low: Lowering, ins: Instruction) -> None:
         outer, inner = (row, column) if layout == "row" else (column, row)
         places.append(em.offset(pointer, _offset(low, outer, inner, stride, bits)))
     kind = {"f16": "i16", "f32": "float", "f64": "double", "s32": "i32"}[type_]
+    _touch(low, ins, places, bits // 8, writes=not loads)
     if loads:
         values = [em.load(kind, at, bits // 8) for at in places]
         if type_ == "f16":
@@ -208,11 +219,13 @@ def _load_factor(
         along = [(w % words if matrix == "a" else w // n) * per for w in index]
         if together:
             at = em.offset(pointer, _offset(low, line, along, stride, bits))
+            _touch(low, ins, [at], max(bits, 32) // 8)
             results.append(em.load("double" if bits == 64 else "i32", at, max(bits, 32) // 8))
             continue
         result: Value | None = None
         for i in range(per):
             at = em.offset(pointer, _offset(low, [k + i for k in along], line, stride, bits))
+            _touch(low, ins, [at], bits // 8)
             if bits == 64:
                 result = em.load("double", at, 8)
                 break
