@@ -1,0 +1,1 @@
+"""CUDA C++ programs as people have them, against numpy and scipy."""
