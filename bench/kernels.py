@@ -22,11 +22,10 @@ import numpy.typing as npt
 import gpudisagg
 
 from . import measure, server
-from .row import Effort, Measured, NotHere, Target
-from .targets import at_least, at_most
+from .row import Effort, Measured, NotHere, Target, at_least, at_most
 
 _HERE = Path(__file__).parent
-_DEVICE_KERNELS = _HERE.parent / "tests" / "device" / "kernels"
+_TESTS = _HERE.parent / "tests"
 Array = npt.NDArray[Any]
 _SMALLEST = 16  # of a side, where the sizes are divided
 
@@ -34,7 +33,8 @@ _SMALLEST = 16  # of a side, where the sizes are divided
 @dataclass(frozen=True)
 class Case:
     """A kernel and its arguments: arrays become device arrays. `out`: which of them is the result. `numpy`:
-    the same by numpy; its value is what the first launch must have given.
+    the same by numpy; its value is what the first launch must have given. `file`: of its sources, without .cu
+    and .cl.
     """
 
     kernel: str
@@ -43,9 +43,10 @@ class Case:
     arguments: tuple[Any, ...]
     out: int
     numpy: Callable[[], Array]
+    file: str = "kernels"
 
 
-def _side(side: int, effort: Effort) -> int:
+def side(side: int, effort: Effort) -> int:
     """A side of a square, so that the square shrinks as `bulk_scale` says."""
     return max(_SMALLEST, int(side / effort.bulk_scale**0.5) // _SMALLEST * _SMALLEST)
 
@@ -58,7 +59,7 @@ def _saxpy(effort: Effort) -> Case:
 
 
 def _softmax(effort: Effort) -> Case:
-    n = _side(1024, effort)
+    n = side(1024, effort)
     x = np.random.default_rng(1).random((n, n), dtype=np.float32)
 
     def reference() -> Array:
@@ -77,7 +78,7 @@ def _histogram(effort: Effort) -> Case:
 
 
 def _matmul(effort: Effort) -> Case:
-    n = _side(1024, effort)
+    n = side(1024, effort)
     rng = np.random.default_rng(3)
     a, b = rng.random((n, n), dtype=np.float32), rng.random((n, n), dtype=np.float32)
     blocks = (n // 16, n // 16)
@@ -85,7 +86,7 @@ def _matmul(effort: Effort) -> Case:
 
 
 def _stencil(effort: Effort) -> Case:
-    n = _side(4096, effort)
+    n = side(4096, effort)
     x = np.random.default_rng(4).random((n, n), dtype=np.float32)
 
     def reference() -> Array:
@@ -98,7 +99,7 @@ def _stencil(effort: Effort) -> Case:
 
 
 def _convolution(effort: Effort) -> Case:
-    images, channels, n = 8, 8, _side(256, effort)
+    images, channels, n = 8, 8, side(256, effort)
     rng = np.random.default_rng(5)
     x = rng.random((images, channels, n, n), dtype=np.float32)
     w = rng.random((channels, channels, 3, 3), dtype=np.float32)
@@ -133,7 +134,7 @@ def _agree(case: Case, got: Array, who: str) -> None:
 def _here(case: Case) -> Iterator[Callable[[], float]]:
     """Seconds of a launch on the cpu device, its completion awaited."""
     with server.running() as served, gpudisagg.connect(served.address) as session:
-        kernel = session.compile((_HERE / "kernels.cu").read_text())[case.kernel]
+        kernel = session.compile((_HERE / f"{case.file}.cu").read_text())[case.kernel]
         given = [session.asarray(a) if isinstance(a, np.ndarray) else a for a in case.arguments]
         launcher = kernel[case.grid, case.block]
         launcher(*given)
@@ -170,7 +171,7 @@ def _there(case: Case) -> Callable[[], float]:
     queue = _pocl()
     import pyopencl as cl
 
-    program = cl.Program(queue.context, (_HERE / "kernels.cl").read_text()).build()
+    program = cl.Program(queue.context, (_HERE / f"{case.file}.cl").read_text()).build()
     kernel = cl.Kernel(program, case.kernel)
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
     given = [
@@ -195,7 +196,7 @@ def _there(case: Case) -> Callable[[], float]:
     return once
 
 
-def _against_pocl(make: Callable[[Effort], Case], effort: Effort) -> Measured:
+def against_pocl(make: Callable[[Effort], Case], effort: Effort) -> Measured:
     case = make(effort)
     there = _there(case)
     with _here(case) as here:
@@ -215,32 +216,32 @@ def _milliseconds(times: list[float]) -> str:
 
 def saxpy(effort: Effort) -> Measured:
     """PoCL's time over ours, 16M floats; of these rows, all are."""
-    return _against_pocl(_saxpy, effort)
+    return against_pocl(_saxpy, effort)
 
 
 def softmax(effort: Effort) -> Measured:
     """1024 rows of 1024, a tree reduction in shared memory."""
-    return _against_pocl(_softmax, effort)
+    return against_pocl(_softmax, effort)
 
 
 def histogram(effort: Effort) -> Measured:
     """16 MiB of bytes, atomics in shared memory."""
-    return _against_pocl(_histogram, effort)
+    return against_pocl(_histogram, effort)
 
 
 def matmul(effort: Effort) -> Measured:
     """1024 by 1024, in tiles of 16 by 16."""
-    return _against_pocl(_matmul, effort)
+    return against_pocl(_matmul, effort)
 
 
 def stencil(effort: Effort) -> Measured:
     """Five points, 4096 by 4096."""
-    return _against_pocl(_stencil, effort)
+    return against_pocl(_stencil, effort)
 
 
 def convolution(effort: Effort) -> Measured:
     """3 by 3, 8 images, 8 channels in and out, 256 by 256."""
-    return _against_pocl(_convolution, effort)
+    return against_pocl(_convolution, effort)
 
 
 def reduction(effort: Effort) -> Measured:
@@ -278,8 +279,15 @@ def _ptx() -> tuple[tuple[str, bytes], ...]:
     """Every kernel file there is, as PTX."""
     from gpudisagg.device import nvrtc
 
-    files = [_HERE / "kernels.cu", *sorted(_DEVICE_KERNELS.glob("*.cu"))]
-    return tuple((f.name, nvrtc.compile_to_ptx(f.read_bytes(), name=f.name)) for f in files)
+    files = [*sorted(_HERE.glob("*.cu")), *sorted((_TESTS / "device" / "kernels").glob("*.cu"))]
+    made = [(f.name, nvrtc.compile_to_ptx(f.read_bytes(), name=f.name)) for f in files]
+    made += [(f.name, f.read_bytes()) for f in sorted((_TESTS / "programs").rglob("*.ptx"))]
+    return tuple(made)
+
+
+def _some(effort: Effort) -> tuple[tuple[str, bytes], ...]:
+    files = _ptx()
+    return files[:3] if effort.bulk_scale > 1 else files
 
 
 def compilation(effort: Effort) -> Measured:
@@ -290,7 +298,7 @@ def compilation(effort: Effort) -> Measured:
     from gpudisagg.device.cpu.translate import translate
 
     jit, times = Jit(), {}
-    for file, text in _ptx():
+    for file, text in _some(effort):
         begin = perf_counter()
         module = parse(text)
         entries = [f for f in module.functions.values() if f.entry]
@@ -314,7 +322,7 @@ def cached(effort: Effort) -> Measured:
     """Loading an image whose code a worker has, or finds on disk: the median, ms."""
     from gpudisagg.device.cpu.compiler import CpuCompiler
 
-    texts = [text for _, text in _ptx()]
+    texts = [text for _, text in _some(effort)]
     times = []
     with tempfile.TemporaryDirectory() as folder:
         for text in texts:
@@ -331,9 +339,32 @@ def cached(effort: Effort) -> Measured:
     )
 
 
+def unloading(effort: Effort) -> Measured:
+    """MiB by which a worker grows while a module with a variable is loaded and unloaded 10,000 times."""
+    source = '__device__ int v[64]; extern "C" __global__ void f(int *x) { x[0] += v[0]++; }'
+    cycles = 10_000 // effort.bulk_scale
+    with server.running() as served, gpudisagg.connect(served.address) as session:
+
+        def cycle(count: int) -> None:
+            for _ in range(count):
+                session.compile(source)  # dropped at once, and so unloaded
+            session.synchronize()
+
+        cycle(max(2, cycles // 20))
+        before = _resident(served.pid)
+        cycle(cycles)
+        grown = _resident(served.pid) - before
+    return Measured(grown / (1 << 20), f"{cycles} cycles; {before / (1 << 20):.0f} MiB before")
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that the processes below `pid` have in all."""
+    pages = [int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in measure.descendants(pid)]
+    return sum(pages) * 4096
+
+
 _POCL = "× PoCL's speed"
 
-# Beside bench.targets, which is to be done in minutes.
 ROWS = (
     Target("cpu device: saxpy, 16M", _POCL, "≥ 1", saxpy, at_least(1.0)),
     Target("cpu device: softmax, 1024²", _POCL, "≥ 1", softmax, at_least(1.0)),
@@ -345,4 +376,5 @@ ROWS = (
     Target("cpu device: launch of an empty kernel", "µs", "≤ 2", empty_launch, at_most(2.0)),
     Target("cpu device: translation and JIT, median kernel", "ms", "≤ 80", compilation, at_most(80.0)),
     Target("cpu device: the same from the cache", "ms", "≤ 1", cached, at_most(1.0)),
+    Target("cpu device: growth by 10,000 loads and unloads", "MiB", "≤ 1", unloading, at_most(1.0)),
 )

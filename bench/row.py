@@ -8,6 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+def at_most(bound: float) -> Callable[[float], bool]:
+    return lambda value: value <= bound
+
+
+def at_least(bound: float) -> Callable[[float], bool]:
+    return lambda value: value >= bound
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much to measure. The default is for figures to quote; `smoke()` only shows that everything runs."""

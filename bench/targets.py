@@ -4,19 +4,8 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from . import beside, bulk, delayed, idle, latency, launch, opening, recovery, verbs
-from .row import Target
-
-
-def at_most(bound: float) -> Callable[[float], bool]:
-    return lambda value: value <= bound
-
-
-def at_least(bound: float) -> Callable[[float], bool]:
-    return lambda value: value >= bound
-
+from . import beside, bulk, delayed, idle, kernels, latency, launch, opening, recovery, verbs
+from .row import Target, at_least, at_most
 
 # "0 %" of a CPU: less than a clock tick in ten seconds.
 _NOTHING = 0.1
@@ -187,4 +176,5 @@ TARGETS: tuple[Target, ...] = (
         beside.sleeping,
         at_most(1.15),
     ),
+    *kernels.ROWS,
 )
