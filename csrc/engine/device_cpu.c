@@ -13,10 +13,10 @@
 #endif
 
 #include "bulk.h"
-#include "check.h"
 #include "cooperative.h"
 #include "device.h"
 #include "fault.h"
+#include "memcheck.h"
 #include "pool.h"
 #include "spare.h"
 #include "wait.h"

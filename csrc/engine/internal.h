@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "check.h"
 #include "engine.h"
 #include "idmap.h"
+#include "memcheck.h"
 #include "memory.h"
 #include "order.h"
 #include "transfer.h"

@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "memcheck.h"
 #include "pool_internal.h"
 #include "wait.h"
 

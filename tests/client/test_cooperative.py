@@ -203,6 +203,28 @@ def test_arriving_now_and_waiting_later(gpu: gpudisagg.Session, module: gpudisag
     assert (out.get() == 1000 + np.arange(640)[::-1]).all()
 
 
+RUNTIME = r"""
+#include <cooperative_groups.h>
+extern "C" __global__ void turned(int* x, int* out) {
+  unsigned i = blockIdx.x * blockDim.x + threadIdx.x, n = gridDim.x * blockDim.x;
+  auto grid = cudaCGGetIntrinsicHandle(cudaCGScopeGrid);
+  x[i] = 3 * i;
+  cudaError_t said = cudaCGSynchronize(grid, 0);
+  out[i] = said == cudaSuccess ? x[n - 1 - i] : -1;
+}
+"""
+
+
+@in_place
+@pytest.mark.parametrize("blocks", [1, 7])
+def test_by_the_functions_of_the_device_runtime_as_numba_does(gpu: gpudisagg.Session, blocks: int) -> None:
+    n = 64 * blocks
+    x, out = gpu.zeros(n, np.int32), gpu.zeros(n, np.int32)
+    turned = gpu.compile(RUNTIME, options=("-rdc=true",))["turned"]
+    turned.launch(blocks, 64, (x, out), cooperative=True)
+    assert (out.get() == 3 * np.arange(n)[::-1]).all()
+
+
 def test_two_sessions_at_once(server: str) -> None:
     wrong: list[object] = []
 

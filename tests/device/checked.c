@@ -1,7 +1,7 @@
 /* What tests/device/checked.py needs of the engine: the check itself, and a net to run a kernel in. */
 #include <errno.h>
 
-#include "check.h"
+#include "memcheck.h"
 
 typedef struct call {
   gpud_kernel_function function;

@@ -1,7 +1,7 @@
 """A pytest plugin (`-p tests.device.checked`): kernels are compiled with checks and held to their arguments.
 
 Arrays that are passed to a launch, and the variables of the modules that are loaded, are what its kernel may
-touch; `AssertionError` with what `csrc/engine/check.c` says, otherwise. In a process of its own: tests keep
+touch; `AssertionError` with what `csrc/engine/memcheck.c` says, otherwise. In a process of its own: tests keep
 the modules that they loaded.
 """
 
@@ -32,10 +32,10 @@ class Fault(ctypes.Structure):
 
 
 def build(into: Path) -> Any:
-    """check.c as a library."""
+    """memcheck.c as a library."""
     library = into / "checked.so"
     compiler = os.environ.get("CC") or shutil.which("gcc") or "cc"
-    sources = [Path(__file__).with_name("checked.c"), _ENGINE / "check.c", _ENGINE / "fault.c"]
+    sources = [Path(__file__).with_name("checked.c"), _ENGINE / "memcheck.c", _ENGINE / "fault.c"]
     command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", "-shared", "-fPIC"]
     command += [f"-I{_ROOT / 'csrc' / folder}" for folder in ("transport", "engine")]
     subprocess.run([*command, *map(str, sources), "-lpthread", "-o", str(library)], check=True)

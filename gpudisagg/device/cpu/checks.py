@@ -1,6 +1,6 @@
 """Checked code: before each access of a kernel, a call that doesn't come back if the access is a bad one.
 
-What is asked is `csrc/engine/check.c`, through the context; what it needs to say about the access is a
+What is asked is `csrc/engine/memcheck.c`, through the context; what it needs to say about the access is a
 constant (`gpud_check_site` of kernel_abi.h). Kernels are then compiled thread by thread: an access has one
 address.
 """

@@ -18,6 +18,7 @@ from gpudisagg.device.cpu import names
 from gpudisagg.device.cpu.layout import MAX_SHARED, frame_symbol, kernel_symbol
 from gpudisagg.device.cpu.models import scratch_sizes
 from gpudisagg.device.cpu.parser import parse
+from gpudisagg.device.cpu.runtime import with_runtime
 from gpudisagg.device.cpu.sources import SourceLines
 from gpudisagg.device.cpu.translate import KernelFacts, translate
 from gpudisagg.device.description import DeviceDescription
@@ -146,7 +147,7 @@ class CpuCompiler:
             ptx = image
         else:
             ptx = extract_ptx(image)
-        module = parse(ptx)
+        module = with_runtime(parse(ptx))
         lines = SourceLines(ptx.rstrip(b"\0").decode(), f"{name}.cu")
         translation = translate(module, lines if check else None, lines)
         code = self._jit.compile(translation.loops, translation.warps)

@@ -21,7 +21,6 @@ REFUSED = {
     "cudaGetParameterBufferV2": "dynamic parallelism isn't supported: launch from the host",
     "cudaGetParameterBuffer": "dynamic parallelism isn't supported: launch from the host",
     "cudaLaunchDevice": "dynamic parallelism isn't supported: launch from the host",
-    "cudaCGGetIntrinsicHandle": "grid synchronisation across devices isn't supported",
 }
 
 

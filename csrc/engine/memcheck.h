@@ -5,8 +5,8 @@
  *
  * Belongs to the engine's thread, which is also the one that runs all blocks of a checked launch.
  */
-#ifndef GPUD_CHECK_H
-#define GPUD_CHECK_H
+#ifndef GPUD_MEMCHECK_H
+#define GPUD_MEMCHECK_H
 
 #include <stddef.h>
 #include <stdint.h>

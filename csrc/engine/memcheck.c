@@ -1,4 +1,4 @@
-#include "check.h"
+#include "memcheck.h"
 
 #include <errno.h>
 #include <stdbool.h>
