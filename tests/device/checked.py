@@ -1,8 +1,8 @@
 """A pytest plugin (`-p tests.device.checked`): kernels are compiled with checks and held to their arguments.
 
 Arrays that are passed to a launch, and the variables of the modules that are loaded, are what its kernel may
-touch; `AssertionError` with what `csrc/engine/memcheck.c` says, otherwise. In a process of its own: tests keep
-the modules that they loaded.
+touch; `AssertionError` with what `csrc/engine/memcheck.c` says, otherwise. In a process of its own: tests
+keep the modules that they loaded.
 """
 
 from __future__ import annotations
